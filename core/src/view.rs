@@ -1,0 +1,178 @@
+//! What there is to know about a node, for reading.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::vocabulary::{
+    Address, ConnectionId, DialError, Direction, Health, Path, PeerId, Reachability, Source, Time,
+};
+
+/// A peer's place in its life. The state table stands at `lifecycle::State`.
+pub use crate::lifecycle::State;
+
+/// A peer, as it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerView<'a> {
+    /// Who.
+    pub peer: PeerId,
+    /// Where in its life.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// Never given up.
+    pub pinned: bool,
+    /// Never spoken to.
+    pub blocked: bool,
+    /// The best connection's path.
+    pub path: Option<Path>,
+    /// Its program and version, once it has introduced itself.
+    pub agent: Option<&'a str>,
+    /// What it can do, once it has introduced itself.
+    pub capabilities: Capabilities,
+    /// When a connection to it last stood.
+    pub last_seen: Option<Time>,
+    /// How far its data has come.
+    pub sync_position: Option<u64>,
+    /// Requests that are open.
+    pub pending_requests: u32,
+    /// When it is dialled next, if it waits.
+    pub next_dial: Option<Time>,
+    /// Its connections.
+    pub connections: Vec<ConnectionView<'a>>,
+    /// Its addresses.
+    pub addresses: Vec<AddressView<'a>>,
+}
+
+/// A connection, as it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionView<'a> {
+    /// Its number.
+    pub connection: ConnectionId,
+    /// How.
+    pub path: Path,
+    /// Which side began.
+    pub direction: Direction,
+    /// The other end.
+    pub address: &'a Address,
+    /// Since when.
+    pub since: Time,
+    /// The last ping's round trip.
+    pub rtt: Option<Duration>,
+}
+
+/// An address of a peer, as it is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AddressView<'a> {
+    /// Where.
+    pub address: &'a Address,
+    /// Who says so.
+    pub sources: Vec<Source>,
+    /// When a connection last was made there.
+    pub last_success: Option<Time>,
+    /// How the last dial failed.
+    pub last_error: Option<&'a DialError>,
+    /// Not dialled before.
+    pub retry_at: Option<Time>,
+}
+
+/// What a peer can do, read from its list of protocols.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct Capabilities(u16);
+
+impl Capabilities {
+    /// Serves our network's hash table.
+    pub const KADEMLIA: Self = Self(1);
+    /// Relays for others (`/libp2p/circuit/relay/0.2.0/hop`).
+    pub const RELAY: Self = Self(2);
+    /// Takes relayed connections (`…/stop`).
+    pub const RELAYED: Self = Self(4);
+    /// Punches holes (`/libp2p/dcutr`).
+    pub const PUNCH: Self = Self(8);
+    /// Probes others' addresses (`/libp2p/autonat/2/dial-request`).
+    pub const PROBE: Self = Self(16);
+    /// The same in its first version (`/libp2p/autonat/1.0.0`).
+    pub const PROBE_V1: Self = Self(32);
+    /// Answers pings.
+    pub const PING: Self = Self(64);
+    /// Belongs to our network: tells our identify version.
+    pub const NETWORK: Self = Self(128);
+
+    const NAMES: [(Self, &'static str); 8] = [
+        (Self::KADEMLIA, "kademlia"),
+        (Self::RELAY, "relay"),
+        (Self::RELAYED, "relayed"),
+        (Self::PUNCH, "punch"),
+        (Self::PROBE, "probe"),
+        (Self::PROBE_V1, "probe-v1"),
+        (Self::PING, "ping"),
+        (Self::NETWORK, "network"),
+    ];
+
+    /// Whether all of `other` are among these.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and `other`.
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Their names, for people.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(move |(one, _)| self.contains(*one)).map(|(_, name)| name)
+    }
+}
+
+impl core::fmt::Debug for Capabilities {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// The node as a whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeView<'a> {
+    /// Our own id.
+    pub local: PeerId,
+    /// How the node is doing.
+    pub health: Health,
+    /// Since when.
+    pub health_since: Time,
+    /// Whether others can reach us.
+    pub reachability: Reachability,
+    /// Where the node listens.
+    pub listening: Vec<&'a Address>,
+    /// What others are told.
+    pub advertised: Vec<&'a Address>,
+    /// Where others see us, without proof.
+    pub candidates: Vec<&'a Address>,
+    /// Whether the node serves the hash table.
+    pub kademlia_server: bool,
+    /// Entries of the routing table.
+    pub routing_table: u32,
+    /// Bootstrap peers.
+    pub bootstrap: Vec<BootstrapView<'a>>,
+    /// Peers in the table.
+    pub peers: u32,
+    /// Peers with at least one connection.
+    pub connected: u32,
+    /// Dials under way.
+    pub dialing: u32,
+}
+
+/// A bootstrap peer, as it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BootstrapView<'a> {
+    /// Where.
+    pub address: &'a crate::vocabulary::PeerAddress,
+    /// Who is there, once known.
+    pub peer: Option<PeerId>,
+    /// Whether a connection stands.
+    pub connected: bool,
+    /// Failed tries in a row.
+    pub failures: u32,
+    /// The next try, if it waits.
+    pub retry_at: Option<Time>,
+}

@@ -1,0 +1,480 @@
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Deref,
+    time::Duration,
+};
+
+use super::{Address, PeerAddress, PeerId, Transport};
+
+/// What a node is for; picks the presets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Role {
+    /// Always on, at home, small: a Raspberry Pi.
+    Family,
+    /// Somebody's computer: on and off, moved about.
+    #[default]
+    Desktop,
+    /// In a data centre, with a public address: helps others.
+    Server,
+}
+
+/// Whether the node serves the hash table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum KademliaMode {
+    /// Serve when the node is a server or known to be reachable from the internet.
+    #[default]
+    Auto,
+    /// Only ask.
+    Client,
+    /// Serve.
+    Server,
+}
+
+/// Everything that can be set. The fields' docs give default, unit and what a larger value costs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Config {
+    /// What the node is for.
+    pub role: Role,
+    /// The network's name: letters, digits, `-`, `_`, `.`; default `elohim`.
+    pub network: String,
+    /// Protocol names; by default made from the network's name.
+    pub protocols: Protocols,
+    /// Where to listen. Default: port 4001, TCP and QUIC, IPv4 and IPv6, all interfaces.
+    pub listen: Vec<Address>,
+    /// Whether to look for peers on the home network. On by default, off for servers.
+    pub mdns: bool,
+    /// Whether to serve the hash table.
+    pub kademlia: KademliaMode,
+    /// Who is asked first. Default: nobody.
+    pub bootstrap: Vec<PeerAddress>,
+    /// Who is never given up. Default: nobody.
+    pub pinned: Vec<PinnedPeer>,
+    /// The peer table and the dialler.
+    pub lifecycle: LifecycleConfig,
+    /// Own addresses.
+    pub nat: NatConfig,
+    /// First peers, and whether there are enough.
+    pub planner: BootstrapConfig,
+}
+
+/// Protocol names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Protocols {
+    /// `/elohim/id/1.0.0`: what identify calls the protocol version.
+    pub identify: String,
+    /// `/elohim/kad/1.0.0`.
+    pub kademlia: String,
+}
+
+/// A peer that is never given up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct PinnedPeer {
+    /// Who.
+    pub peer: PeerId,
+    /// Where, if known.
+    pub addresses: Vec<Address>,
+}
+
+/// Settings of `PeerLifecycle`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LifecycleConfig {
+    /// Peers in the table; default 1 024 (server 20 000). Each costs at most 4 KiB with all its addresses full, about
+    /// 600 bytes with three.
+    pub max_peers: u32,
+    /// Addresses kept per peer; default 16.
+    pub max_addresses: u8,
+    /// Addresses kept per peer and source that no connection has proven; default 3. More lets whoever speaks about a
+    /// peer push others' words out.
+    pub max_unproven: u8,
+    /// Connections above which nobody new is looked for; default 32 (server 200).
+    pub low_water: u32,
+    /// Connections above which the least useful are closed; default 48 (server 300).
+    pub high_water: u32,
+    /// Dials under way at once; default 16 (server 64). A burst costs about 8 ms of CPU per dial (go: 160 for all).
+    pub dial_slots: u32,
+    /// A dial without answer is given up after this; default 60 s. The shell's own time-outs are shorter.
+    pub dial_timeout: Duration,
+    /// First wait after a failed dial; default 5 s (go).
+    pub backoff_base: Duration,
+    /// The n-th wait is longer by n² of these; default 1 s (go).
+    pub backoff_step: Duration,
+    /// The longest wait; default 5 min (go).
+    pub backoff_max: Duration,
+    /// Dials per minute to one /24 or /48 whose addresses are unproven; default 8.
+    pub dials_per_network: u32,
+    /// A peer that has not introduced itself by then is left; default 30 s.
+    pub identify_timeout: Duration,
+    /// An address that nobody has vouched for in this time is dropped, when nothing else is known of its worth;
+    /// default 2 h, the lifetime of records.
+    pub address_ttl: Duration,
+    /// How long a disconnected peer that nobody speaks of any more is remembered; default 10 min.
+    pub expire_after: Duration,
+    /// A second connection counts as proven after two pings and this time for QUIC; default 3 s.
+    pub proof_quic: Duration,
+    /// The same for TCP; default 15 s: punched TCP connections were seen to die after 10 s.
+    pub proof_tcp: Duration,
+    /// How often a peer may drop its connection within `flap_window` before it is turned away; default 5.
+    pub flap_limit: u32,
+    /// See `flap_limit`; default 1 min.
+    pub flap_window: Duration,
+    /// How long such a peer is turned away; default 10 min.
+    pub flap_ban: Duration,
+    /// Failures in a row, with no success, after which a family and transport is held to be blocked and tried only once
+    /// in ten; default 20 (go: 100).
+    pub black_hole: u32,
+    /// A sync that reports nothing in this time is over; default 60 s.
+    pub sync_timeout: Duration,
+    /// A user's request is answered within this; default 60 s.
+    pub ask_timeout: Duration,
+}
+
+/// Settings of `NatPolicy`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct NatConfig {
+    /// Addresses that the operator vouches for (1:1 NAT, port forwarding). Default: none.
+    pub external: Vec<Address>,
+    /// Candidates kept; default 32, 120 bytes each and up to 8 observers of 60.
+    pub max_candidates: u8,
+    /// Observers in distinct networks that make a candidate worth advertising; default 4 (go).
+    pub observers: u8,
+    /// An observation counts for this long; default 40 min (go).
+    pub observation_ttl: Duration,
+    /// A change of what we think of our reachability has to hold this long before it counts; default 15 s.
+    pub dwell: Duration,
+}
+
+/// Settings of `BootstrapPlanner`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct BootstrapConfig {
+    /// Without any connection for this long, the node is isolated; default 10 s.
+    pub isolated_after: Duration,
+    /// First wait of a source after a failure; default 1 s.
+    pub retry_min: Duration,
+    /// Longest wait in the first ten minutes of isolation; default 30 s.
+    pub retry_max: Duration,
+    /// Longest wait after that; default 5 min.
+    pub retry_slow: Duration,
+    /// How often the routing table is refreshed; default 5 min.
+    pub refresh: Duration,
+    /// Routing table entries below which it is refreshed at once; default 4.
+    pub small_table: u32,
+    /// Random look-ups of a first population at most; default 8.
+    pub first_lookups: u32,
+    /// How often members are asked for while pinned ones, or any, are missing; default 30 s. Otherwise at `refresh`.
+    pub members: Duration,
+    /// How often our record and membership are published; default 30 min, a quarter of their lifetime.
+    pub publish: Duration,
+    /// A query without an end is given up after this; default 75 s (the library's own limit is 60 s).
+    pub query_timeout: Duration,
+    /// Queries under way at once; default 3.
+    pub max_queries: u32,
+}
+
+/// What is wrong with a setting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigError {
+    /// Which: `lifecycle.high_water`.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
+
+/// A `Config` that was checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "Config", into = "Config")
+)]
+pub struct ValidConfig(Config);
+
+impl Config {
+    /// For a Raspberry-Pi-class node that is always on.
+    pub fn family_node() -> Self {
+        Self { role: Role::Family, ..Self::desktop() }
+    }
+
+    /// For somebody's computer.
+    pub fn desktop() -> Self {
+        let network = "elohim";
+        Self {
+            role: Role::Desktop,
+            network: network.to_string(),
+            protocols: Protocols::of(network),
+            listen: Self::default_listen(),
+            mdns: true,
+            kademlia: KademliaMode::Auto,
+            bootstrap: Vec::new(),
+            pinned: Vec::new(),
+            lifecycle: LifecycleConfig::default(),
+            nat: NatConfig::default(),
+            planner: BootstrapConfig::default(),
+        }
+    }
+
+    /// For a cloud machine with a public address.
+    pub fn server() -> Self {
+        let lifecycle = LifecycleConfig {
+            max_peers: 20_000,
+            low_water: 200,
+            high_water: 300,
+            dial_slots: 64,
+            ..LifecycleConfig::default()
+        };
+        Self { role: Role::Server, mdns: false, lifecycle, ..Self::desktop() }
+    }
+
+    /// The preset of a role.
+    pub fn of(role: Role) -> Self {
+        match role {
+            Role::Family => Self::family_node(),
+            Role::Desktop => Self::desktop(),
+            Role::Server => Self::server(),
+        }
+    }
+
+    /// Port 4001, TCP and QUIC, IPv4 and IPv6, all interfaces.
+    pub fn default_listen() -> Vec<Address> {
+        let all = |ip| [Transport::Tcp, Transport::Quic].map(|transport| Address::ip(ip, 4001, transport));
+        let mut listen = vec![];
+        listen.extend(all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        listen.extend(all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+        listen
+    }
+
+    /// Checks what can be wrong.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at least one.
+    pub fn validate(self) -> Result<ValidConfig, Vec<ConfigError>> {
+        let mut errors = vec![];
+        let mut check = |ok: bool, field: &str, problem: &str| {
+            if !ok {
+                errors.push(ConfigError { field: field.to_string(), problem: problem.to_string() });
+            }
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        check(
+            !self.network.is_empty() && self.network.len() <= 64 && self.network.chars().all(plain),
+            "network",
+            "must be 1 to 64 letters, digits, '-', '_' or '.'",
+        );
+        for (field, name) in
+            [("protocols.identify", &self.protocols.identify), ("protocols.kademlia", &self.protocols.kademlia)]
+        {
+            check(
+                name.starts_with('/') && name.len() > 1 && name.len() <= 128 && !name.contains(char::is_whitespace),
+                field,
+                "must begin with '/', be at most 128 bytes, and hold no spaces: /elohim/kad/1.0.0",
+            );
+        }
+        check(self.listen.len() <= 16, "listen", "at most 16 addresses");
+        for (at, address) in self.listen.iter().enumerate() {
+            let ok = matches!(address, Address::Ip { .. });
+            check(ok, &format!("listen[{at}]"), "must be an IP address with TCP or QUIC: /ip4/0.0.0.0/tcp/4001");
+        }
+        for (at, first) in self.listen.iter().enumerate() {
+            let twin = |other: &Address| {
+                first.transport() == other.transport()
+                    && first.host_ip().map(|ip| ip.is_ipv4()) == other.host_ip().map(|ip| ip.is_ipv4())
+                    && first.transport() == Some(Transport::Tcp)
+            };
+            check(
+                !self.listen[at + 1..].iter().any(twin),
+                &format!("listen[{at}]"),
+                "a second TCP listener of the same family: dials would leave from either port, so no address that others \
+                 see would be worth anything",
+            );
+        }
+        check(self.bootstrap.len() <= 64, "bootstrap", "at most 64 peers");
+        for (at, bootstrap) in self.bootstrap.iter().enumerate() {
+            let field = format!("bootstrap[{at}]");
+            check(bootstrap.address.is_some(), &field, "needs an address, not only a peer id");
+            let relayed = bootstrap.address.as_ref().is_some_and(Address::is_relayed);
+            check(
+                !relayed || bootstrap.peer.is_some(),
+                &field,
+                "a circuit needs the peer's id: …/p2p-circuit/p2p/PEER",
+            );
+        }
+        check(self.pinned.len() <= 256, "pinned", "at most 256 peers");
+        check(self.nat.external.len() <= 16, "nat.external", "at most 16 addresses");
+
+        let lifecycle = &self.lifecycle;
+        check((16..=10_000_000).contains(&lifecycle.max_peers), "lifecycle.max_peers", "must be 16 to 10 000 000");
+        check((4..=64).contains(&lifecycle.max_addresses), "lifecycle.max_addresses", "must be 4 to 64");
+        check(
+            (1..=lifecycle.max_addresses).contains(&lifecycle.max_unproven),
+            "lifecycle.max_unproven",
+            "must be 1 to lifecycle.max_addresses",
+        );
+        check((2..=100_000).contains(&lifecycle.high_water), "lifecycle.high_water", "must be 2 to 100 000");
+        check(
+            (1..=lifecycle.high_water).contains(&lifecycle.low_water),
+            "lifecycle.low_water",
+            "must be 1 to lifecycle.high_water",
+        );
+        check(
+            self.pinned.len() < lifecycle.high_water as usize,
+            "lifecycle.high_water",
+            "must be above the number of pinned peers",
+        );
+        check((4..=1_024).contains(&lifecycle.dial_slots), "lifecycle.dial_slots", "must be 4 to 1 024");
+        check(
+            (1..=10_000).contains(&lifecycle.dials_per_network),
+            "lifecycle.dials_per_network",
+            "must be 1 to 10 000",
+        );
+        check((2..=1_000).contains(&lifecycle.flap_limit), "lifecycle.flap_limit", "must be 2 to 1 000");
+        check((2..=10_000).contains(&lifecycle.black_hole), "lifecycle.black_hole", "must be 2 to 10 000");
+        let day = Duration::from_secs(86_400);
+        let second = Duration::from_secs(1);
+        for (field, span) in [
+            ("lifecycle.dial_timeout", lifecycle.dial_timeout),
+            ("lifecycle.backoff_base", lifecycle.backoff_base),
+            ("lifecycle.backoff_max", lifecycle.backoff_max),
+            ("lifecycle.identify_timeout", lifecycle.identify_timeout),
+            ("lifecycle.address_ttl", lifecycle.address_ttl),
+            ("lifecycle.expire_after", lifecycle.expire_after),
+            ("lifecycle.flap_window", lifecycle.flap_window),
+            ("lifecycle.flap_ban", lifecycle.flap_ban),
+            ("lifecycle.sync_timeout", lifecycle.sync_timeout),
+            ("lifecycle.ask_timeout", lifecycle.ask_timeout),
+            ("nat.observation_ttl", self.nat.observation_ttl),
+            ("planner.isolated_after", self.planner.isolated_after),
+            ("planner.retry_min", self.planner.retry_min),
+            ("planner.retry_max", self.planner.retry_max),
+            ("planner.retry_slow", self.planner.retry_slow),
+            ("planner.refresh", self.planner.refresh),
+            ("planner.members", self.planner.members),
+            ("planner.publish", self.planner.publish),
+            ("planner.query_timeout", self.planner.query_timeout),
+        ] {
+            check((second..=day).contains(&span), field, "must be 1 second to 1 day");
+        }
+        for (field, span) in [
+            ("lifecycle.backoff_step", lifecycle.backoff_step),
+            ("lifecycle.proof_quic", lifecycle.proof_quic),
+            ("lifecycle.proof_tcp", lifecycle.proof_tcp),
+            ("nat.dwell", self.nat.dwell),
+        ] {
+            check(span <= day, field, "must be at most 1 day");
+        }
+        check((4..=255).contains(&self.nat.max_candidates), "nat.max_candidates", "must be 4 to 255");
+        check((1..=8).contains(&self.nat.observers), "nat.observers", "must be 1 to 8");
+        check((1..=64).contains(&self.planner.max_queries), "planner.max_queries", "must be 1 to 64");
+        check(self.planner.first_lookups <= 64, "planner.first_lookups", "must be at most 64");
+        if errors.is_empty() { Ok(ValidConfig(self)) } else { Err(errors) }
+    }
+}
+
+impl Protocols {
+    /// The names that a network's name gives.
+    pub fn of(network: &str) -> Self {
+        Self { identify: format!("/{network}/id/1.0.0"), kademlia: format!("/{network}/kad/1.0.0") }
+    }
+}
+
+impl Default for LifecycleConfig {
+    fn default() -> Self {
+        Self {
+            max_peers: 1_024,
+            max_addresses: 16,
+            max_unproven: 3,
+            low_water: 32,
+            high_water: 48,
+            dial_slots: 16,
+            dial_timeout: Duration::from_secs(60),
+            backoff_base: Duration::from_secs(5),
+            backoff_step: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(300),
+            dials_per_network: 8,
+            identify_timeout: Duration::from_secs(30),
+            address_ttl: Duration::from_secs(7_200),
+            expire_after: Duration::from_secs(600),
+            proof_quic: Duration::from_secs(3),
+            proof_tcp: Duration::from_secs(15),
+            flap_limit: 5,
+            flap_window: Duration::from_secs(60),
+            flap_ban: Duration::from_secs(600),
+            black_hole: 20,
+            sync_timeout: Duration::from_secs(60),
+            ask_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for NatConfig {
+    fn default() -> Self {
+        Self {
+            external: Vec::new(),
+            max_candidates: 32,
+            observers: 4,
+            observation_ttl: Duration::from_secs(2_400),
+            dwell: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for BootstrapConfig {
+    fn default() -> Self {
+        Self {
+            isolated_after: Duration::from_secs(10),
+            retry_min: Duration::from_secs(1),
+            retry_max: Duration::from_secs(30),
+            retry_slow: Duration::from_secs(300),
+            refresh: Duration::from_secs(300),
+            small_table: 4,
+            first_lookups: 8,
+            members: Duration::from_secs(30),
+            publish: Duration::from_secs(1_800),
+            query_timeout: Duration::from_secs(75),
+            max_queries: 3,
+        }
+    }
+}
+
+impl Deref for ValidConfig {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.0
+    }
+}
+
+impl From<ValidConfig> for Config {
+    fn from(valid: ValidConfig) -> Self {
+        valid.0
+    }
+}
+
+impl TryFrom<Config> for ValidConfig {
+    type Error = ConfigError;
+
+    fn try_from(config: Config) -> Result<Self, ConfigError> {
+        config.validate().map_err(|mut errors| errors.swap_remove(0))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)
+    }
+}
+
+impl core::error::Error for ConfigError {}

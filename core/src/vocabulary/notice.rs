@@ -1,0 +1,270 @@
+use alloc::{string::String, vec::Vec};
+use core::{fmt, time::Duration};
+
+use super::{Address, CloseCause, Direction, ListenError, PeerId, Source, Transport};
+
+/// What the application and the user are told. The shell's stream of events is made of these.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Notice {
+    /// A peer that was not known is known now.
+    PeerDiscovered {
+        /// Who.
+        peer: PeerId,
+        /// By whom.
+        source: Source,
+    },
+    /// The first connection to a peer stands.
+    PeerConnected {
+        /// Who.
+        peer: PeerId,
+        /// How.
+        path: Path,
+        /// Which side began.
+        direction: Direction,
+        /// Where.
+        address: Address,
+    },
+    /// A peer has introduced itself.
+    PeerIdentified {
+        /// Who.
+        peer: PeerId,
+        /// Its program and version.
+        agent: String,
+        /// What it speaks.
+        protocols: Vec<String>,
+    },
+    /// The best connection to a peer is another one now.
+    PathChanged {
+        /// Who.
+        peer: PeerId,
+        /// Before.
+        from: Path,
+        /// Now.
+        to: Path,
+    },
+    /// Data is being exchanged.
+    PeerSyncing {
+        /// Who.
+        peer: PeerId,
+    },
+    /// No request is open any more.
+    PeerSynced {
+        /// Who.
+        peer: PeerId,
+        /// How far its data has come.
+        position: Option<u64>,
+    },
+    /// The last connection to a peer has ended.
+    PeerDisconnected {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        cause: CloseCause,
+    },
+    /// Nothing is known of the peer any more.
+    PeerExpired {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A connection that was wanted will not be tried for a while.
+    PeerDeferred {
+        /// Who.
+        peer: PeerId,
+        /// Until then, counted from now.
+        wait: Duration,
+    },
+    /// Something that a peer, or somebody about it, said was not taken.
+    PeerDistrusted {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Our identity is in use elsewhere.
+    OwnIdentitySeen {
+        /// Where.
+        address: Address,
+    },
+
+    /// This node listens here.
+    Listening {
+        /// Where.
+        address: Address,
+    },
+    /// This node can't listen here.
+    NotListening {
+        /// Where it was to listen.
+        address: Address,
+        /// Why not.
+        error: ListenError,
+    },
+    /// The port was taken; another one will be tried.
+    PortTaken {
+        /// Where it was to listen.
+        address: Address,
+    },
+    /// How the node is doing has changed.
+    HealthChanged {
+        /// Now.
+        health: Health,
+    },
+    /// What is known of our own reachability has changed.
+    ReachabilityChanged {
+        /// Now.
+        reachability: Reachability,
+    },
+    /// A bootstrap peer does not answer.
+    BootstrapFailed {
+        /// Where.
+        address: String,
+        /// The next try, counted from now.
+        wait: Duration,
+    },
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Path {
+    /// Straight, over the home network.
+    Local {
+        /// By which transport. `None`: one that the core does not know.
+        transport: Option<Transport>,
+    },
+    /// Straight, over the internet.
+    Direct {
+        /// By which transport. `None`: one that the core does not know.
+        transport: Option<Transport>,
+    },
+    /// Through a relay.
+    Relayed {
+        /// Which relay.
+        relay: PeerId,
+    },
+}
+
+/// How the node is doing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Health {
+    /// Just started; nobody was met so far.
+    Starting,
+    /// Peers are there.
+    Connected,
+    /// Peers are there, but pinned ones are missing.
+    Partial,
+    /// Nobody is known; waiting for the first one. That is how the first node of a network lives.
+    Alone,
+    /// Peers are known, and none is there.
+    Isolated,
+    /// This machine has no network.
+    Offline,
+}
+
+/// Whether others can begin connections to us from the internet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Reachability {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// They can.
+    Public,
+    /// They can't.
+    Private,
+}
+
+impl Notice {
+    /// The peer it is about.
+    pub const fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::PeerDiscovered { peer, .. }
+            | Self::PeerConnected { peer, .. }
+            | Self::PeerIdentified { peer, .. }
+            | Self::PathChanged { peer, .. }
+            | Self::PeerSyncing { peer }
+            | Self::PeerSynced { peer, .. }
+            | Self::PeerDisconnected { peer, .. }
+            | Self::PeerExpired { peer }
+            | Self::PeerDeferred { peer, .. }
+            | Self::PeerDistrusted { peer } => Some(peer),
+            Self::OwnIdentitySeen { .. }
+            | Self::Listening { .. }
+            | Self::NotListening { .. }
+            | Self::PortTaken { .. }
+            | Self::HealthChanged { .. }
+            | Self::ReachabilityChanged { .. }
+            | Self::BootstrapFailed { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerDiscovered { source, .. } => write!(f, "found {source}"),
+            Self::PeerConnected { path, direction, address, .. } => {
+                write!(f, "connected {path} ({direction}, {address})")
+            }
+            Self::PeerIdentified { agent, .. } => write!(f, "introduced itself as {agent}"),
+            Self::PathChanged { from, to, .. } => write!(f, "now connected {to} (before: {from})"),
+            Self::PeerSyncing { .. } => f.write_str("exchanging data"),
+            Self::PeerSynced { position: Some(position), .. } => write!(f, "data exchanged up to {position}"),
+            Self::PeerSynced { position: None, .. } => f.write_str("data exchanged"),
+            Self::PeerDisconnected { cause, .. } => write!(f, "disconnected: {cause}"),
+            Self::PeerExpired { .. } => f.write_str("forgotten"),
+            Self::PeerDeferred { wait, .. } => write!(f, "not dialled for {} s", wait.as_secs()),
+            Self::PeerDistrusted { .. } => f.write_str("not believed"),
+            Self::OwnIdentitySeen { address } => write!(
+                f,
+                "this node's identity is also in use at {address}; a copied data folder or SD card? Delete `identity` \
+                 in one of them"
+            ),
+            Self::Listening { address } => write!(f, "listening on {address}"),
+            Self::NotListening { address, error } => write!(f, "can't listen on {address}: {error}"),
+            Self::PortTaken { address } => write!(f, "{address} is taken by another program; using another port"),
+            Self::HealthChanged { health } => fmt::Display::fmt(health, f),
+            Self::ReachabilityChanged { reachability } => fmt::Display::fmt(reachability, f),
+            Self::BootstrapFailed { address, wait } => {
+                write!(f, "bootstrap peer {address} does not answer; next try in {} s", wait.as_secs())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = |transport: &Option<Transport>| match transport {
+            Some(Transport::Tcp) => " by TCP",
+            Some(Transport::Quic) => " by QUIC",
+            None => "",
+        };
+        match self {
+            Self::Local { transport } => write!(f, "over the home network{}", by(transport)),
+            Self::Direct { transport } => write!(f, "directly{}", by(transport)),
+            Self::Relayed { relay } => write!(f, "through relay {relay}"),
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Connected => "connected",
+            Self::Partial => "connected, but pinned peers are missing",
+            Self::Alone => "alone: nobody else is known, waiting for the first peer",
+            Self::Isolated => "isolated: peers are known, but none can be reached",
+            Self::Offline => "offline: this machine has no network",
+        })
+    }
+}
+
+impl fmt::Display for Reachability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "not known whether others can reach this node",
+            Self::Public => "others can reach this node from the internet",
+            Self::Private => "others can't reach this node from the internet",
+        })
+    }
+}

@@ -1,0 +1,205 @@
+use core::{fmt, time::Duration};
+
+use super::{Address, ConnectionId, DialError, PeerId, Source};
+
+/// Why something is commanded. Its text completes "…, because ".
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Reason {
+    /// A user or the application asked.
+    Asked,
+    /// The settings say so.
+    Settings,
+    /// The peer is pinned and must not stay away.
+    Pinned,
+    /// It was found.
+    FoundBy(Source),
+    /// It is a bootstrap peer.
+    BootstrapPeer,
+    /// No connection is left, so back-offs don't count.
+    Isolated {
+        /// For how long.
+        since: Duration,
+    },
+    /// The wait after a failure is over.
+    Retry {
+        /// Which try this is, from 2 on.
+        attempt: u32,
+    },
+    /// A better path is wanted than the one that stands.
+    BetterPath,
+    /// It belongs to the network, and was not met so far.
+    Member,
+    /// A look-up needs to ask it.
+    LookUp,
+
+    /// The peer is blocked.
+    Blocked,
+    /// It is this node itself.
+    OwnIdentity,
+    /// The budget of this node is used up.
+    OverBudget {
+        /// Connections that stand.
+        connections: u32,
+        /// How many may.
+        limit: u32,
+    },
+    /// Too many dials into one network in a short time.
+    NetworkLimit,
+    /// None of its addresses can be dialled from here.
+    NoUsableAddress,
+    /// The last dial failed.
+    DialFailed {
+        /// At this address, where one stands for all.
+        address: Option<Address>,
+        /// How.
+        error: DialError,
+    },
+    /// Another connection to the same peer is kept.
+    Duplicate {
+        /// The one that is kept.
+        kept: ConnectionId,
+    },
+    /// The direct connection has proven itself, so the relayed one can go.
+    DirectProven {
+        /// The direct one.
+        kept: ConnectionId,
+    },
+    /// It never introduced itself.
+    NeverIdentified,
+    /// It speaks none of this network's protocols.
+    OtherNetwork,
+    /// It has not answered pings.
+    PingsLost,
+    /// It connects and drops in a loop.
+    Flapping {
+        /// How often in the window of the settings.
+        closes: u32,
+    },
+    /// The time it was turned away for is over.
+    BanOver,
+    /// Too many addresses were told; the rest is ignored.
+    TooManyAddresses {
+        /// How many were not taken.
+        ignored: u32,
+    },
+    /// Nobody speaks of it any more.
+    NoSource,
+    /// The table is full, and it was the least useful.
+    TableFull,
+    /// It connected.
+    ConnectionMade,
+    /// Its connection ended.
+    ConnectionLost,
+    /// It introduced itself.
+    Introduced,
+
+    /// The routing table is small.
+    SmallTable {
+        /// Its entries.
+        entries: u32,
+    },
+    /// It is time for the routine.
+    Routine,
+    /// What others are told about us has changed.
+    AddressesChanged,
+    /// Pinned peers or members are missing.
+    PeersMissing {
+        /// How many.
+        missing: u32,
+    },
+    /// It serves the hash table at an address that everyone can use.
+    Server,
+    /// It no longer serves the hash table.
+    NoServer,
+    /// This node is reachable from the internet, or a server.
+    Reachable,
+    /// This node is not known to be reachable from the internet.
+    NotReachable,
+    /// One of our own interfaces has this address.
+    OwnAddress,
+    /// Several independent observers see us there.
+    Observed {
+        /// How many, in distinct networks.
+        observers: u32,
+    },
+    /// Nobody sees us there any more.
+    NotObserved,
+    /// Our network has changed.
+    NetworkChanged,
+    /// The machine slept.
+    Resumed,
+    /// The port was taken.
+    PortTaken,
+    /// It took too long.
+    TimedOut,
+    /// Somebody at that address claims to be this node.
+    SeenElsewhere,
+    /// Data is being exchanged, or was.
+    Sync,
+    /// The peer answered who it is.
+    WrongPeer {
+        /// Who is there.
+        actual: PeerId,
+    },
+    /// It was the state of things.
+    StateChanged,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("you asked for it"),
+            Self::Settings => f.write_str("the settings say so"),
+            Self::Pinned => f.write_str("it is pinned and must not stay away"),
+            Self::FoundBy(source) => write!(f, "it was found {source}"),
+            Self::BootstrapPeer => f.write_str("it is a bootstrap peer"),
+            Self::Isolated { since } => write!(f, "there was no connection at all for {} s", since.as_secs()),
+            Self::Retry { attempt } => write!(f, "it is time for try {attempt}"),
+            Self::BetterPath => f.write_str("a better path may exist"),
+            Self::Member => f.write_str("it belongs to the network"),
+            Self::LookUp => f.write_str("a look-up needs to ask it"),
+            Self::Blocked => f.write_str("it is blocked"),
+            Self::OwnIdentity => f.write_str("it is this node itself"),
+            Self::OverBudget { connections, limit } => {
+                write!(f, "the budget is used up ({connections} connections, {limit} allowed)")
+            }
+            Self::NetworkLimit => f.write_str("its network was dialled too often in the last minute"),
+            Self::NoUsableAddress => f.write_str("none of its addresses can be dialled from here"),
+            Self::DialFailed { address: Some(address), error } => write!(f, "dialling {address} failed: {error}"),
+            Self::DialFailed { address: None, error } => write!(f, "dialling failed: {error}"),
+            Self::Duplicate { kept } => write!(f, "connection {kept} to the same peer is kept"),
+            Self::DirectProven { kept } => write!(f, "the direct connection {kept} has proven itself"),
+            Self::NeverIdentified => f.write_str("it never introduced itself"),
+            Self::OtherNetwork => f.write_str("it belongs to another network"),
+            Self::PingsLost => f.write_str("its pings were lost"),
+            Self::Flapping { closes } => write!(f, "it connected and dropped {closes} times in a row"),
+            Self::BanOver => f.write_str("the time it was turned away for is over"),
+            Self::TooManyAddresses { ignored } => write!(f, "too many addresses were told, {ignored} are ignored"),
+            Self::NoSource => f.write_str("nobody speaks of it any more"),
+            Self::TableFull => f.write_str("the peer table is full and it was the least useful"),
+            Self::ConnectionMade => f.write_str("a connection was made"),
+            Self::ConnectionLost => f.write_str("its connection ended"),
+            Self::Introduced => f.write_str("it introduced itself"),
+            Self::SmallTable { entries } => write!(f, "the routing table has only {entries} entries"),
+            Self::Routine => f.write_str("it is time for it"),
+            Self::AddressesChanged => f.write_str("our addresses have changed"),
+            Self::PeersMissing { missing } => write!(f, "{missing} wanted peers are missing"),
+            Self::Server => f.write_str("it serves the hash table at a public address"),
+            Self::NoServer => f.write_str("it no longer serves the hash table"),
+            Self::Reachable => f.write_str("this node can be reached from the internet"),
+            Self::NotReachable => f.write_str("this node is not known to be reachable from the internet"),
+            Self::OwnAddress => f.write_str("an interface of this machine has it"),
+            Self::Observed { observers } => write!(f, "{observers} independent peers see this node there"),
+            Self::NotObserved => f.write_str("nobody sees this node there any more"),
+            Self::NetworkChanged => f.write_str("the network of this machine has changed"),
+            Self::Resumed => f.write_str("the machine has slept"),
+            Self::PortTaken => f.write_str("the port is taken"),
+            Self::TimedOut => f.write_str("it took too long"),
+            Self::SeenElsewhere => f.write_str("somebody there claims to be this node"),
+            Self::Sync => f.write_str("of its data"),
+            Self::WrongPeer { actual } => write!(f, "{actual} is at that address"),
+            Self::StateChanged => f.write_str("things have changed"),
+        }
+    }
+}
