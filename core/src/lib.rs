@@ -12,8 +12,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod lifecycle;
+mod bootstrap;
+mod cx;
+mod jitter;
+mod lifecycle;
+mod nat;
 mod node;
+mod peers;
 pub mod view;
 mod vocabulary;
 
