@@ -6,4 +6,5 @@ pub mod data_dir;
 pub mod feed;
 pub mod handle;
 pub mod identity;
+pub mod store;
 pub mod why;
