@@ -19,6 +19,8 @@ mod lifecycle;
 mod nat;
 mod node;
 mod peers;
+#[cfg(feature = "serde")]
+pub mod trace;
 pub mod view;
 mod vocabulary;
 
