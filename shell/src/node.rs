@@ -192,11 +192,14 @@ impl Prepared {
         let (driver, handle, app_events) = Driver::new(world, setup);
         let control = handle.control().clone();
         let life = async move {
-            if let Some(api) = api {
-                tokio::spawn(async move {
-                    api.serve(control, stopped.map(|_| ())).await;
-                    drop(ended);
-                });
+            match api {
+                Some(api) => {
+                    tokio::spawn(async move {
+                        api.serve(control, stopped.map(|_| ())).await;
+                        drop(ended);
+                    });
+                }
+                None => drop(ended),
             }
             driver.run().await;
         };

@@ -48,12 +48,12 @@ async fn it_starts_from_nothing_and_comes_back_as_the_same() {
         }
     };
     assert!(pinned.pinned && pinned.peer == peer(1), "{pinned:?}");
+    node.shutdown().await;
     let names: Vec<String> = fs::read_dir(data.join("traces"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(names.len(), 2, "each run begins a segment: {names:?}");
-    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
