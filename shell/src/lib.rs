@@ -1,1 +1,3 @@
-//! placeholder
+//! What the runtimes of Kinfolk share.
+
+pub mod network;
