@@ -86,8 +86,10 @@ impl Player {
         if !continues {
             return Began::Restored;
         }
-        let got = serde_json::to_value(before).unwrap_or_default();
-        Began::Continued(mismatch(checkpoint, &got, String::new()))
+        match serde_json::to_value(before) {
+            Ok(got) => Began::Continued(mismatch(checkpoint, &got, String::new())),
+            Err(error) => Began::Unusable { what: error.to_string(), goes_on: true },
+        }
     }
 
     /// Hands in one input and drains what comes of it.
@@ -105,9 +107,19 @@ impl Player {
         })
     }
 
-    /// The node as it stands, for a checkpoint.
-    pub(crate) fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
+    /// Takes in a segment's header, but goes on with the node of the segment before wherever nothing is missing, and
+    /// gives the checkpoint that this core would write there.
+    pub(crate) fn begin_anew(&mut self, header: &Header<Value>) -> Result<Option<Value>, String> {
+        let continues = self.continues(header);
+        self.segment = Some((header.node, header.segment));
+        let Some(checkpoint) = &header.checkpoint else {
+            self.node = Some(Node::new());
+            return Ok(None);
+        };
+        if !continues {
+            self.node = Some(Node::deserialize(&**checkpoint).map_err(|error| error.to_string())?);
+        }
+        serde_json::to_value(&self.node).map(Some).map_err(|error| error.to_string())
     }
 }
 
