@@ -1,1 +1,12 @@
-//! placeholder
+//! What the runtimes of Kinfolk share.
+
+pub mod api;
+pub mod clock;
+pub mod data_dir;
+pub mod feed;
+pub mod handle;
+pub mod identity;
+pub mod interfaces;
+pub mod store;
+pub mod trace;
+pub mod why;
