@@ -123,14 +123,7 @@ pub fn redact(from: &Path, to: &Path) -> Result<Redacted, RedactError> {
     };
     let seen = look(from)?;
     let names = seen.rename(&mut Coins::new()).ok_or(RedactError::NoNames)?;
-    let written = write(from, to, &names)?.close()?;
-
-    let mut check = replay(&mut Reader::open(written.path())?, Options::default());
-    check.file = to.display().to_string();
-    if !check.is_good() || (check.inputs, check.commands) != (report.inputs, report.commands) {
-        return Err(RedactError::Differs(Box::new(check)));
-    }
-    written.keep()?;
+    let check = write_checked(from, to, &names, &report)?;
     let (peers, addresses, names) = seen.counts();
     Ok(Redacted {
         peers: peers as u64,
@@ -157,6 +150,18 @@ fn look(from: &Path) -> Result<Seen, RedactError> {
         });
     }
     Ok(seen)
+}
+
+/// Writes the trace with new names and replays it, and only then puts it in its place.
+fn write_checked(from: &Path, to: &Path, names: &Names, before: &Report) -> Result<Report, RedactError> {
+    let written = write(from, to, names)?.close()?;
+    let mut check = replay(&mut Reader::open(written.path())?, Options::default());
+    check.file = to.display().to_string();
+    if !check.is_good() || (check.inputs, check.commands) != (before.inputs, before.commands) {
+        return Err(RedactError::Differs(Box::new(check)));
+    }
+    written.keep()?;
+    Ok(check)
 }
 
 /// Writes the trace with new names, as far as it can be read.
@@ -229,5 +234,62 @@ impl fmt::Display for Redacted {
             "{inputs} inputs and {commands} commands, replayed equal; renamed: {peers} peers, {addresses} addresses, \
              {names} names"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kinfolk_core::{Config, Event, Interfaces, PeerId, Prefix, Source, Started, Time};
+
+    use super::*;
+    use crate::record::Recording;
+
+    const LOCAL: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+    const OTHER: &str = "12D3KooWEpQiRyKUdx5uRFyRW7yLFMpyehtNTHnVHoeJmFEcRkgv";
+
+    /// A node that finds a peer on its home network, and dials it.
+    fn recording(peer: &str, address: &str) -> Recording {
+        let own = Prefix { ip: "192.168.1.7".parse().unwrap(), len: 24 };
+        let mut node = Recording::start(Started {
+            config: Config::desktop().validate().unwrap(),
+            local: LOCAL.parse().unwrap(),
+            seed: 7,
+            unix_time: 1_790_000_000,
+            interfaces: Interfaces { addresses: vec![own], default_v4: true, default_v6: false },
+        });
+        let peer: PeerId = peer.parse().unwrap();
+        let found = Event::Found { source: Source::Mdns, peer, addresses: vec![address.parse().unwrap()], cut: 0 };
+        assert!(!node.tell(Time::from_secs(1), found).unwrap().is_empty(), "the peer is noticed");
+        node.rest_until(Time::from_secs(5)).unwrap();
+        node
+    }
+
+    #[test]
+    fn names_with_which_the_core_decides_otherwise_make_no_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from.jsonl"), folder.path().join("to.jsonl"));
+        recording(OTHER, "/ip4/192.168.1.9/tcp/4001").save(&from).unwrap();
+        let report = replay(&mut Reader::open(&from).unwrap(), Options::default());
+        let seen = look(&from).unwrap();
+        let good = seen.rename(&mut Coins::new()).unwrap();
+        assert!(write_checked(&from, &to, &good, &report).is_ok());
+        fs::remove_file(&to).unwrap();
+
+        // Not in the own interface's network any more, so it would not be dialled.
+        let bad = good.with_v4("192.168.1.9".parse().unwrap(), "10.9.9.9".parse().unwrap());
+        let error = write_checked(&from, &to, &bad, &report).unwrap_err();
+        assert!(matches!(error, RedactError::Differs(_)), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from.jsonl"), folder.path().join("to.jsonl"));
+        recording(OTHER, "/ip4/192.168.1.9/tcp/4001").save(&from).unwrap();
+        let names = look(&from).unwrap().rename(&mut Coins::new()).unwrap();
+        recording(OTHER, "/ip4/192.168.1.10/tcp/4001").save(&from).unwrap();
+        let error = write(&from, &to, &names).unwrap_err();
+        assert!(matches!(error, RedactError::Changed { line: 3, .. }), "{error}");
     }
 }

@@ -20,15 +20,24 @@ impl Coins {
     }
 }
 
+/// Which bits of a key stay as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Fixed {
+    /// These first ones.
+    pub(super) head: usize,
+    /// All from this one on, if any.
+    pub(super) tail: Option<usize>,
+}
+
 /// New names for `keys`, which are sorted, each there once, and none the beginning of another. The new ones are in the
-/// same order, two of them begin with as many equal bits as the old ones do, and the first `fixed(key)` bits of each
-/// stay. Everything else is up to the coins: that leaves as little of the old ones as order and prefixes allow.
+/// same order, two of them begin with as many equal bits as the old ones do, and each bit that is `fixed` stays.
+/// Everything else is up to the coins: that leaves as little of the old ones as order and prefixes allow.
 ///
-/// `fixed` must be the same for all keys that have so many bits in common.
+/// `fixed` is asked for the smallest of all keys that begin alike, and its answer is taken for all.
 ///
 /// The keys are the leaves of a binary tree. Where it forks, order says which way is 0 and which is 1; where it only
 /// goes on, either will do.
-pub(super) fn rename(keys: &[Vec<u8>], fixed: impl Fn(&[u8]) -> usize, coins: &mut Coins) -> Vec<Vec<u8>> {
+pub(super) fn rename(keys: &[Vec<u8>], fixed: impl Fn(&[u8]) -> Fixed, coins: &mut Coins) -> Vec<Vec<u8>> {
     let mut renamed: Vec<Vec<u8>> = keys.iter().map(|key| vec![0; key.len()]).collect();
     // Parts of the tree that are still to be done: which keys, from which depth on.
     let mut todo = vec![(0..keys.len(), 0)];
@@ -47,7 +56,7 @@ pub(super) fn rename(keys: &[Vec<u8>], fixed: impl Fn(&[u8]) -> usize, coins: &m
             let old = ones == range.start;
             // Somebody who is alone on the last bit, with all before it as it was, had better change.
             let last = depth + 1 == end && kept;
-            let new = if depth < fixed { old } else { (last && !old) || (!last && coins.toss()) };
+            let new = if fixed.holds(depth) { old } else { (last && !old) || (!last && coins.toss()) };
             kept &= new == old;
             if new {
                 set_all(&mut renamed[range.clone()], depth);
@@ -56,6 +65,12 @@ pub(super) fn rename(keys: &[Vec<u8>], fixed: impl Fn(&[u8]) -> usize, coins: &m
         }
     }
     renamed
+}
+
+impl Fixed {
+    fn holds(self, depth: usize) -> bool {
+        depth < self.head || self.tail.is_some_and(|tail| depth >= tail)
+    }
 }
 
 fn bit(key: &[u8], at: usize) -> bool {
@@ -74,6 +89,10 @@ mod tests {
 
     use super::*;
 
+    fn head(head: usize) -> impl Fn(&[u8]) -> Fixed {
+        move |_| Fixed { head, tail: None }
+    }
+
     fn common_bits(a: &[u8], b: &[u8]) -> usize {
         (0..a.len() * 8).take_while(|at| bit(a, *at) == bit(b, *at)).count()
     }
@@ -81,17 +100,28 @@ mod tests {
     #[test]
     fn somebody_alone_always_gets_another_name() {
         for _ in 0..200 {
-            assert_ne!(rename(&[vec![7]], |_| 7, &mut Coins::new()), [vec![7]]);
+            assert_ne!(rename(&[vec![7]], head(7), &mut Coins::new()), [vec![7]]);
         }
-        assert_eq!(rename(&[vec![7]], |_| 8, &mut Coins::new()), [vec![7]]);
-        assert!(rename(&[], |_| 0, &mut Coins::new()).is_empty());
+        assert_eq!(rename(&[vec![7]], head(8), &mut Coins::new()), [vec![7]]);
+        assert!(rename(&[], head(0), &mut Coins::new()).is_empty());
+    }
+
+    #[test]
+    fn the_smallest_of_those_that_begin_alike_may_keep_its_end() {
+        let keys = [vec![7, 0], vec![7, 9], vec![7, 200]];
+        for _ in 0..50 {
+            let new = rename(&keys, |key| Fixed { head: 4, tail: (key[1] == 0).then_some(8) }, &mut Coins::new());
+            assert_eq!((new[0][0] >> 4, new[0][1]), (0, 0));
+            assert!(new.iter().all(|key| key[0] == new[0][0]));
+            assert!((8..16).contains(&new[1][1]) && new[2][1] >= 128, "{new:?}");
+        }
     }
 
     proptest! {
         #[test]
         fn order_and_prefixes_stay(keys in proptest::collection::btree_set(any::<[u8; 3]>(), 1..60), fixed in 0_usize..24) {
             let keys: Vec<Vec<u8>> = keys.into_iter().map(|key| key.to_vec()).collect();
-            let renamed = rename(&keys, |_| fixed, &mut Coins::new());
+            let renamed = rename(&keys, head(fixed), &mut Coins::new());
             for at in 1..keys.len() {
                 prop_assert!(renamed[at - 1] < renamed[at]);
                 prop_assert_eq!(common_bits(&keys[at - 1], &keys[at]), common_bits(&renamed[at - 1], &renamed[at]));

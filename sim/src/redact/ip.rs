@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use kinfolk_core::Scope;
+use kinfolk_core::{Scope, network_of};
+
+use super::bits::Fixed;
 
 /// A block of addresses: its first bits, left-aligned in 128, and how many these are.
 struct Block {
@@ -57,7 +59,7 @@ const V6: [Block; 13] = [
 
 /// How many of an address's first bits stay: the smallest block around it in which all have its scope. All bits, where
 /// the address says nothing about anybody: none, loopback, groups.
-pub(super) fn fixed_bits(ip: IpAddr) -> usize {
+fn fixed_bits(ip: IpAddr) -> usize {
     let (bits, all, blocks) = match ip {
         IpAddr::V4(ip) => (u128::from(ip.to_bits()) << 96, 32, V4.as_slice()),
         IpAddr::V6(ip) => (ip.to_bits(), 128, V6.as_slice()),
@@ -74,6 +76,13 @@ pub(super) fn fixed_bits(ip: IpAddr) -> usize {
         | Scope::Reserved
         | Scope::Global => (0..all).find(|len| !blocks.iter().any(|block| block.is_within(bits, *len))).unwrap_or(all),
     }
+}
+
+/// Which bits of an address stay: for the scope's sake, and behind the name of a network ([`network_of`]), so that it
+/// is one again.
+pub(super) fn fixed(ip: IpAddr) -> Fixed {
+    let network = if ip.is_ipv4() { 24 } else { 48 };
+    Fixed { head: fixed_bits(ip), tail: (network_of(ip) == ip).then_some(network) }
 }
 
 /// The address of IPv4 that is written in one of IPv6: mapped ones, and what a NAT64 translates.
@@ -102,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    fn fixed(ip: &str) -> usize {
+    fn bits(ip: &str) -> usize {
         fixed_bits(ip.parse().unwrap())
     }
 
@@ -128,7 +137,7 @@ mod tests {
             ("::1", 128),
             ("::", 128),
         ] {
-            assert_eq!(fixed(ip), len, "{ip}");
+            assert_eq!(bits(ip), len, "{ip}");
         }
     }
 

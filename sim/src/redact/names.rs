@@ -5,16 +5,19 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use kinfolk_core::{Address, PeerId};
+use kinfolk_core::{Address, PeerId, network_of};
 
 use super::{
-    bits::{Coins, rename},
-    ip::{embed_v4, embedded_v4, fixed_bits},
+    bits::{Coins, Fixed, rename},
+    ip::{embed_v4, embedded_v4, fixed},
     text::{Found, rewrite},
 };
 
 /// How often other names are tried until those addresses that are compared as text keep their order.
 const TRIES: u32 = 64;
+
+/// Nothing of it changes.
+const WHOLE: Fixed = Fixed { head: usize::MAX, tail: None };
 
 /// Everything in a trace that names somebody.
 #[derive(Debug, Default)]
@@ -44,11 +47,11 @@ impl Seen {
         rewrite(text, |found| {
             match found {
                 Found::Peer(peer) => drop(self.peers.insert(peer)),
-                Found::Ip(IpAddr::V4(ip)) => drop(self.v4.insert(ip)),
-                Found::Ip(IpAddr::V6(ip)) => match embedded_v4(ip) {
-                    Some(ip) => drop(self.v4.insert(ip)),
-                    None => drop(self.v6.insert(ip)),
-                },
+                Found::Ip(ip) => {
+                    self.insert(ip);
+                    // The core may count by networks, and name them.
+                    self.insert(network_of(ip));
+                }
                 Found::Name(name) => {
                     if !self.names.contains(name) {
                         self.names.insert(name.to_string());
@@ -60,6 +63,16 @@ impl Seen {
         });
         if text.starts_with('/') && matches!(text.parse(), Ok(Address::Other(_))) {
             self.texts.insert(text.to_string());
+        }
+    }
+
+    fn insert(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(ip) => drop(self.v4.insert(ip)),
+            IpAddr::V6(ip) => match embedded_v4(ip) {
+                Some(ip) => drop(self.v4.insert(ip)),
+                None => drop(self.v6.insert(ip)),
+            },
         }
     }
 
@@ -77,18 +90,18 @@ impl Seen {
     fn try_rename(&self, coins: &mut Coins) -> Names {
         let ids: Vec<Vec<u8>> = self.peers.iter().map(|peer| peer.as_bytes().to_vec()).collect();
         // What kind of key it is stays, so that the new one looks like an id too.
-        let header = |id: &[u8]| if id.first() == Some(&0) { 48 } else { 16 };
+        let header = |id: &[u8]| Fixed { head: if id.first() == Some(&0) { 48 } else { 16 }, tail: None };
         let new = rename(&ids, header, coins).into_iter().map(|id| PeerId::from_bytes(&id));
         let peers = self.peers.iter().copied().zip(new).filter_map(|(old, new)| Some((old, new.ok()?))).collect();
 
         let old: Vec<Vec<u8>> = self.v4.iter().map(|ip| ip.octets().to_vec()).collect();
-        let fixed = |ip: &[u8]| <[u8; 4]>::try_from(ip).map_or(32, |ip| fixed_bits(IpAddr::from(ip)));
-        let new = rename(&old, fixed, coins).into_iter().map(<[u8; 4]>::try_from);
+        let of = |ip: &[u8]| <[u8; 4]>::try_from(ip).map_or(WHOLE, |ip| fixed(IpAddr::from(ip)));
+        let new = rename(&old, of, coins).into_iter().map(<[u8; 4]>::try_from);
         let v4 = self.v4.iter().copied().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
 
         let old: Vec<Vec<u8>> = self.v6.iter().map(|ip| ip.octets().to_vec()).collect();
-        let fixed = |ip: &[u8]| <[u8; 16]>::try_from(ip).map_or(128, |ip| fixed_bits(IpAddr::from(ip)));
-        let new = rename(&old, fixed, coins).into_iter().map(<[u8; 16]>::try_from);
+        let of = |ip: &[u8]| <[u8; 16]>::try_from(ip).map_or(WHOLE, |ip| fixed(IpAddr::from(ip)));
+        let new = rename(&old, of, coins).into_iter().map(<[u8; 16]>::try_from);
         let v6 = self.v6.iter().copied().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
 
         let width = self.names.len().to_string().len();
@@ -122,6 +135,13 @@ impl Names {
             new
         });
         all_known.then_some(new)
+    }
+
+    /// The same, but for one address.
+    #[cfg(test)]
+    pub(super) fn with_v4(mut self, old: Ipv4Addr, new: Ipv4Addr) -> Self {
+        self.v4.insert(old, new);
+        self
     }
 
     fn ip(&self, ip: IpAddr) -> Option<IpAddr> {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use kinfolk_core::{
     Action, Address, Ask, Asker, CloseCause, Command, CommandId, Config, ConnectionId, DialError, Direction, Event,
@@ -10,6 +10,7 @@ use kinfolk_core::{
     Query, Reason, Refusal, RequestId, Source, Started, StoredAddress, StoredPeer, Time,
     trace::{Frame, Header, SegmentReason},
 };
+use kinfolk_sim::record::Recording;
 
 /// A peer id like those of Ed25519 keys, made of one number.
 pub fn peer(number: u8) -> PeerId {
@@ -183,4 +184,98 @@ pub fn hand_made() -> Vec<u8> {
     let mut text = lines.join("\n");
     text.push('\n');
     text.into_bytes()
+}
+
+/// Three seconds of a node that listens and knows nobody.
+pub fn quiet() -> Recording {
+    let mut started = started();
+    let mut config = Config::clone(&started.config);
+    config.bootstrap = vec![];
+    config.mdns = false;
+    started.config = config.validate().unwrap();
+    let mut node = Recording::start(started);
+    for at in 1..4 {
+        let event = Event::WallClock { unix_time: 1_790_000_000 + at, synced: true };
+        node.tell(Time::from_secs(at), event).unwrap();
+    }
+    node
+}
+
+/// An hour of a small family's node: found by mDNS, connected, lost, dialled again, a bootstrap peer that answers late,
+/// requests, a change of network. Three segments, without a gap.
+pub fn family() -> Recording {
+    let mut node = Recording::start(started());
+    let secs = Time::from_secs;
+    let home = address("/ip4/192.168.1.9/tcp/4001");
+    let mut commands = vec![];
+    let tell = |node: &mut Recording, at: u64, event: Event| node.tell(secs(at), event).unwrap();
+    for (listener, port) in (1..).zip(["/ip4/192.168.1.7/tcp/4001", "/ip6/2a01:4f8:12:34::7/udp/4001/quic-v1"]) {
+        let event =
+            Event::Listening { listener: ListenerId(listener), command: CommandId(listener), address: address(port) };
+        commands.extend(tell(&mut node, 1, event));
+    }
+    tell(&mut node, 1, Event::StoreLoaded { peers: vec![stored(3, true, false), stored(4, false, true)], last: true });
+    let found = Event::Found { source: Source::Mdns, peer: peer(2), addresses: vec![home.clone()], cut: 0 };
+    commands.extend(tell(&mut node, 3, found));
+    let dial = commands.iter().rev().find(|command| command.peer() == Some(&peer(2)) && is_dial(command));
+    let dial = dial.expect("a peer found by mDNS is dialled").id;
+    let connected = |connection, origin, address: &Address| Event::Connected {
+        connection: ConnectionId(connection),
+        peer: peer(2),
+        direction: if origin == Origin::Inbound { Direction::Inbound } else { Direction::Outbound },
+        address: address.clone(),
+        origin,
+        took: Duration::from_millis(11),
+    };
+    tell(&mut node, 4, connected(1, Origin::Dial(dial), &home));
+    let identity = |observed: &str| {
+        Box::new(Identity {
+            protocol_version: "/elohim/id/1.0.0".into(),
+            agent: "kinfolk/0.1.0".into(),
+            protocols: vec!["/elohim/kad/1.0.0".into(), "/ipfs/ping/1.0.0".into()],
+            addresses: vec![home.clone(), address("/ip4/91.64.7.8/tcp/4001"), address("/dns4/smith.example/tcp/4001")],
+            observed: Some(address(observed)),
+            cut: 0,
+        })
+    };
+    let identified = |connection| Event::Identified {
+        connection: ConnectionId(connection),
+        peer: peer(2),
+        identity: identity("/ip4/192.168.1.7/tcp/4001"),
+    };
+    tell(&mut node, 5, identified(1));
+    for at in 0..10 {
+        let ping = Event::Pinged { connection: ConnectionId(1), peer: peer(2), result: Ok(Duration::from_micros(850)) };
+        tell(&mut node, 15 + 15 * at, ping);
+    }
+    node.segment(SegmentReason::Rotation, 0);
+    let broken = CloseCause::Broken("connection to 192.168.1.9:4001 (smith.example) reset".into());
+    let lost = Event::Disconnected { connection: ConnectionId(1), peer: peer(2), cause: broken };
+    fail_dials(&mut node, 200, lost);
+    fail_dials(&mut node, 320, Event::WallClock { unix_time: 1_790_000_320, synced: true });
+    let ask = Ask::Connect(PeerAddress::new(peer(5), address("/ip4/45.10.20.30/udp/4001/quic-v1")));
+    fail_dials(&mut node, 400, Event::Asked { request: RequestId(1), ask });
+    node.segment(SegmentReason::Rotation, 0);
+    tell(&mut node, 900, connected(2, Origin::Inbound, &address("/ip4/192.168.1.9/tcp/50123")));
+    tell(&mut node, 901, identified(2));
+    let elsewhere = Interfaces { addresses: vec![prefix("10.11.12.13", 22)], default_v4: true, default_v6: false };
+    fail_dials(&mut node, 1_000, Event::Interfaces(elsewhere));
+    fail_dials(&mut node, 3_600, Event::Wake);
+    node
+}
+
+/// Tells the node something, and then for each of its dials that nobody answers.
+fn fail_dials(node: &mut Recording, at: u64, event: Event) {
+    let mut commands: VecDeque<Command> = node.tell(Time::from_secs(at), event).unwrap().into();
+    while let Some(command) = commands.pop_front() {
+        if let Action::Dial { addresses, .. } = command.action {
+            let failures = addresses.into_iter().map(|address| (address, DialError::TimedOut)).collect();
+            let failed = Event::DialFailed { dial: command.id, failures, error: DialError::TimedOut };
+            commands.extend(node.tell(Time::from_secs(at + 10), failed).unwrap());
+        }
+    }
+}
+
+fn is_dial(command: &Command) -> bool {
+    matches!(command.action, Action::Dial { .. })
 }
