@@ -170,7 +170,7 @@ fn write(from: &Path, to: &Path, names: &Names) -> Result<Writer, RedactError> {
     for item in Reader::<Value>::open(from)?.map_while(Result::ok) {
         match item.entry {
             Entry::Header(header) => {
-                let header: Header<Value> = renamed(&header, names, from, item.line)?;
+                let header: Header = renamed(&header, names, from, item.line)?;
                 writer.header(&header)?;
             }
             Entry::Frame(frame) => {
@@ -182,7 +182,7 @@ fn write(from: &Path, to: &Path, names: &Names) -> Result<Writer, RedactError> {
     Ok(writer)
 }
 
-fn renamed<T: Serialize + DeserializeOwned>(of: &T, names: &Names, from: &Path, line: u64) -> Result<T, RedactError> {
+fn renamed<T: DeserializeOwned>(of: &impl Serialize, names: &Names, from: &Path, line: u64) -> Result<T, RedactError> {
     let mut value = serde_json::to_value(of).map_err(|error| broken(from, line, &error))?;
     let mut all_known = true;
     each_text(&mut value, &mut |text| {
@@ -250,7 +250,7 @@ mod tests {
     /// A node that finds a peer on its home network, and dials it.
     fn recording(peer: &str, address: &str) -> Recording {
         let own = Prefix { ip: "192.168.1.7".parse().unwrap(), len: 24 };
-        let mut node = Recording::start(Started {
+        let (mut node, _) = Recording::start(Started {
             config: Config::desktop().validate().unwrap(),
             local: LOCAL.parse().unwrap(),
             seed: 7,

@@ -219,7 +219,7 @@ fn a_network_that_is_called_like_a_host_is_renamed_with_it() {
     config.bootstrap = vec!["/dns4/elohim.example/tcp/4001".parse().unwrap()];
     config.network = "elohim.example".into();
     let started = Started { config: config.validate().unwrap(), ..common::started() };
-    let mut recording = Recording::start(started);
+    let (mut recording, _) = Recording::start(started);
     recording.segment(SegmentReason::Rotation, 0);
     recording.save(&from).unwrap();
     redact(&from, &to).unwrap();
