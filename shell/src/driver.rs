@@ -17,7 +17,8 @@ use std::{
 use futures::{FutureExt, Stream, StreamExt, channel::oneshot, future::BoxFuture, stream::BoxStream};
 use futures_timer::Delay;
 use kinfolk_core::{
-    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, Time, trace::Frame,
+    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, StoredPeer, Time,
+    trace::Frame,
 };
 
 use crate::{
@@ -60,6 +61,12 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// Does what is commanded. Must not block. What fails at once makes an event like what fails later. Commands that
     /// are not for the world (`Answer`, `Tell`, `Remember`, `Forget`) are shown too.
     fn execute(&mut self, command: &Command);
+
+    /// A peer that an earlier run remembers, before the core is told of it. `Action::Remember` says the same of what is
+    /// new.
+    fn remember(&mut self, stored: &StoredPeer) {
+        let _ = stored;
+    }
 
     /// The application's own behaviour. The world is polled after it was lent out.
     fn app_mut(&mut self) -> &mut Self::App;
@@ -293,6 +300,9 @@ impl<W: World> Driver<W> {
         self.counters.inputs += 1;
         if let Event::Configured(config) = &event {
             self.config = (**config).clone().into();
+        }
+        if let Event::StoreLoaded { peers, .. } = &event {
+            peers.iter().for_each(|stored| self.world.remember(stored));
         }
         let recorded = match &mut self.recorder {
             Some(recorder) if recorder.is_recording() => {
