@@ -56,6 +56,9 @@ const TURNS: u32 = 64;
 /// How long a farewell to the world may take at shutdown.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Connections count as closed before their last packets are out (QUIC); those need a process that lives.
+const LAST_PACKETS: Duration = Duration::from_millis(100);
+
 /// What the driver moves: the network, or a test's idea of it. A stream of what happens; the driver ends with it.
 pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// The application's own behaviour.
@@ -498,6 +501,7 @@ impl<W: World> Driver<W> {
             world.farewell();
             let rest = async { while world.standing() > 0 && world.next().await.is_some() {} };
             select(Box::pin(rest), Delay::new(FAREWELL)).await;
+            Delay::new(LAST_PACKETS).await;
         }
         drop(world);
         if let Some(store) = store {
