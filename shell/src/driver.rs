@@ -623,3 +623,45 @@ impl fmt::Debug for Setup {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn poll(timer: &mut Timer, now: Time, at: Time) -> bool {
+        block_on(poll_fn(|cx| Poll::Ready(timer.poll(cx, now, at).is_ready())))
+    }
+
+    #[test]
+    fn a_deadline_that_moves_away_wakes_nobody() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_millis(1)));
+        block_on(Delay::new(Duration::from_millis(50)));
+        // The old deadline has gone by, so the timer has gone off; the new one is far.
+        assert!(!poll(&mut timer, start + Duration::from_millis(50), start + Duration::from_secs(3_600)));
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_is_kept() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_secs(3_600)));
+        let near = start + Duration::from_millis(1);
+        assert!(!poll(&mut timer, start, near));
+        block_on(poll_fn(|cx| timer.poll(cx, near, near)));
+    }
+
+    #[test]
+    fn a_deadline_that_stays_in_the_past_does_not_spin() {
+        let mut timer = Timer::default();
+        let (start, past) = (Time::from_secs(100), Time::from_secs(1));
+        block_on(poll_fn(|cx| timer.poll(cx, start, past)));
+        timer.not_before(start + Duration::from_secs(3_600));
+        assert!(!poll(&mut timer, start, past));
+        block_on(Delay::new(Duration::from_millis(20)));
+        assert!(!poll(&mut timer, start + Duration::from_millis(20), past));
+    }
+}
