@@ -1,12 +1,13 @@
 //! A node in a process of its own, killed in the middle of its work.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::print_stderr, reason = "that is how the child speaks")]
 
 mod common;
 
 use std::{
     env,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command as Process, Stdio},
 };
@@ -40,7 +41,7 @@ fn the_node() {
         let (life, node, _) = prepared.drive(world);
         tokio::spawn(life);
         node.pin(at(peer(1), OPEN)).await.unwrap();
-        say("pinned");
+        eprintln!("pinned");
         for round in 0_u32.. {
             for number in 2..100 {
                 let addresses = vec![format!("/ip4/45.10.{number}.{}/tcp/4001", round % 200).parse().unwrap()];
@@ -50,14 +51,9 @@ fn the_node() {
                 let _ = node.block(peer(number)).await;
                 let _ = node.allow(peer(number)).await;
             }
-            say(&format!("round {round}"));
+            eprintln!("round {round}");
         }
     });
-}
-
-fn say(text: &str) {
-    // Not by `println!`, which the harness takes for itself.
-    writeln!(std::io::stderr(), "{text}").unwrap();
 }
 
 struct Killed(Child);
