@@ -70,6 +70,12 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// are not for the world (`Answer`, `Tell`, `Remember`, `Forget`) are shown too.
     fn execute(&mut self, command: &Command);
 
+    /// A peer that an earlier run remembers, before the core is told of it. `Action::Remember` says the same of what is
+    /// new.
+    fn remember(&mut self, stored: &StoredPeer) {
+        let _ = stored;
+    }
+
     /// The application's own behaviour. The world is polled after it was lent out.
     fn app_mut(&mut self) -> &mut Self::App;
 
