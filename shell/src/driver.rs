@@ -84,11 +84,6 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
         let _ = counters;
     }
 
-    /// What an earlier run remembers of a peer. `Action::Remember` says the same for what is new.
-    fn remember(&mut self, stored: &StoredPeer) {
-        let _ = stored;
-    }
-
     /// How much stands: connections, say.
     fn standing(&self) -> usize {
         0

@@ -23,7 +23,6 @@ mod repeats;
 mod shelf;
 mod translate;
 mod transport;
-mod world;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -50,7 +49,6 @@ use libp2p::{
     swarm::{self, ConnectionId, Executor, NetworkBehaviour},
 };
 
-pub use crate::driver::Happened;
 pub use counters::Counters;
 
 use crate::driver::{Happened, World};
@@ -381,6 +379,18 @@ impl<A: NetworkBehaviour> World for Network<A> {
 
     fn counters(&self, counters: &mut BTreeMap<String, u64>) {
         counters.extend(self.counters.iter().map(|(name, count)| (name.to_owned(), count)));
+    }
+
+    fn standing(&self) -> usize {
+        self.swarm.connected_peers().count()
+    }
+
+    fn farewell(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error means that it is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 }
 
