@@ -380,6 +380,18 @@ impl<A: NetworkBehaviour> World for Network<A> {
     fn counters(&self, counters: &mut BTreeMap<String, u64>) {
         counters.extend(self.counters.iter().map(|(name, count)| (name.to_owned(), count)));
     }
+
+    fn standing(&self) -> usize {
+        self.swarm.connected_peers().count()
+    }
+
+    fn farewell(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error means that it is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
 }
 
 impl<A: NetworkBehaviour> fmt::Debug for Network<A> {
