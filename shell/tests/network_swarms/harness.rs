@@ -53,6 +53,11 @@ pub(crate) fn peer_with(key: Keypair, settings: NetworkSettings) -> Peer {
     Peer::of(Network::new(key, settings, executor, dummy::Behaviour).unwrap())
 }
 
+/// A network over TCP and QUIC, with an application.
+pub(crate) fn peer_of<A: NetworkBehaviour>(app: A) -> Peer<A> {
+    Peer::of(Network::new(Keypair::generate_ed25519(), settings(), executor, app).unwrap())
+}
+
 /// A network over libp2p's memory transport.
 pub(crate) fn in_memory() -> Peer {
     in_memory_with(Keypair::generate_ed25519(), dummy::Behaviour)
