@@ -13,7 +13,7 @@ use toml::{
 
 use super::{
     Given, Place, Problem,
-    keys::{Key, is_table},
+    keys::{Key, is_table, nearest_table},
     unknown_key,
     value::Raw,
 };
@@ -79,6 +79,11 @@ impl Reader<'_> {
                 }
                 (None, _) if prefix.is_empty() && is_table(&path) => {
                     self.problem(Some(at), None, format!("'{path}' is a table: write [{path}] and its keys below"));
+                }
+                (None, DeValue::Table(_)) if prefix.is_empty() => {
+                    let near = nearest_table(&path);
+                    let problem = format!("unknown table [{}]; the nearest known one is [{near}]", path.escape_debug());
+                    self.problem(Some(at), None, problem);
                 }
                 (None, _) => self.problem(Some(at), None, unknown_key(&path)),
             }

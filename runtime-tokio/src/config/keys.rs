@@ -49,6 +49,11 @@ impl Key {
         format!("KINFOLK_{}", self.path.replace('.', "_").to_ascii_uppercase())
     }
 
+    /// The last part of its path: `max_peers`.
+    fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
     pub(super) fn named(path: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.path == path)
     }
@@ -131,20 +136,31 @@ pub(super) fn is_table(name: &str) -> bool {
 
 /// The known key that `path` most resembles, as a whole or in its last part.
 pub(super) fn nearest_key(path: &str) -> &'static str {
-    let last = |path: &str| path.rsplit('.').next().map(str::to_owned).unwrap_or_default();
-    let likeness = |key: &Key| {
-        let whole = strsim::normalized_damerau_levenshtein(path, key.path);
-        let part = strsim::normalized_damerau_levenshtein(&last(path), &last(key.path));
-        whole.max(part * 0.95)
-    };
-    nearest(KEYS.iter().map(|key| (likeness(key), key.path))).unwrap_or("network")
+    let last = path.rsplit('.').next().unwrap_or(path);
+    let like = |key: &Key| likeness((path, key.path), (last, key.name()));
+    nearest(KEYS.iter().map(|key| (like(key), key.path))).unwrap_or("network")
+}
+
+/// The known table that `name` most resembles.
+pub(super) fn nearest_table(name: &str) -> &'static str {
+    let tables = KEYS.iter().filter_map(|key| key.path.split_once('.')).map(|(table, _)| table);
+    nearest(tables.map(|table| (likeness((name, table), (name, table)), table))).unwrap_or("lifecycle")
 }
 
 /// The known environment variable that `name` most resembles.
 pub(super) fn nearest_variable(name: &str) -> String {
-    let name = name.to_ascii_uppercase();
-    let known = KEYS.iter().map(Key::variable).chain([super::FILE_VARIABLE.to_owned()]);
-    nearest(known.map(|known| (strsim::normalized_damerau_levenshtein(&name, &known), known))).unwrap_or_default()
+    let name = name.trim_start_matches("KINFOLK_").to_ascii_lowercase();
+    let like = |key: &Key| likeness((&name, &key.path.replace('.', "_")), (&name, key.name()));
+    let known = KEYS.iter().map(|key| (like(key), key.variable()));
+    let file = likeness((&name, "config"), (&name, "config"));
+    nearest(known.chain([(file, super::FILE_VARIABLE.to_owned())])).unwrap_or_default()
+}
+
+/// How much one name resembles another, each given as a whole and in its last part.
+fn likeness(whole: (&str, &str), part: (&str, &str)) -> f64 {
+    let begun = whole.0.starts_with(whole.1) || whole.1.starts_with(whole.0);
+    let alike = |(a, b)| strsim::normalized_damerau_levenshtein(a, b);
+    alike(whole).max(alike(part) * 0.95) + if begun { 0.3 } else { 0.0 }
 }
 
 fn nearest<T>(candidates: impl Iterator<Item = (f64, T)>) -> Option<T> {

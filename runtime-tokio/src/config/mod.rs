@@ -20,11 +20,11 @@ use std::{
 
 use kinfolk_core::{Config, ConfigError, Protocols, Role, ValidConfig};
 
+pub use self::value::{Bytes, peer_address};
 use self::{
     keys::{Draft, KEYS, Key, nearest_key, nearest_variable},
     value::{Raw, Wrong},
 };
-pub use self::value::{Bytes, peer_address};
 
 /// Names the settings file.
 const FILE_VARIABLE: &str = "KINFOLK_CONFIG";
@@ -184,7 +184,12 @@ impl Settings {
         let config = match draft.core.clone().validate() {
             Ok(config) => Some(config),
             Err(errors) => {
-                problems.extend(errors.into_iter().map(|error| located(error, &draft, &place_of, &lines)));
+                let found: Vec<_> = errors.into_iter().map(|error| located(error, &draft, &place_of, &lines)).collect();
+                let wrong: Vec<_> = found.iter().filter_map(|problem| problem.key.clone()).collect();
+                // What only follows from something wrong goes away with it.
+                let own =
+                    |problem: &Problem| !matches!(problem.place, Place::Follows(key) if wrong.iter().any(|k| k == key));
+                problems.extend(found.into_iter().filter(own));
                 None
             }
         };
@@ -304,9 +309,6 @@ fn settle_paths(
             }),
         }
     }
-    if draft.api_socket.as_os_str().is_empty() {
-        draft.api_socket = draft.data_dir.join("api.sock");
-    }
     for (key, path) in [("data_dir", &mut draft.data_dir), ("api.socket", &mut draft.api_socket)] {
         let base = match origins.get(key) {
             Some(Place::File { path, .. }) => path.parent().map(Path::to_owned).unwrap_or_default(),
@@ -316,9 +318,15 @@ fn settle_paths(
             (Ok(rest), Some(home)) => Path::new(home).join(rest),
             _ => base.join(&*path),
         };
+        if path.as_os_str().is_empty() {
+            continue;
+        }
         if let Ok(full) = std::path::absolute(full) {
             *path = full;
         }
+    }
+    if draft.api_socket.as_os_str().is_empty() {
+        draft.api_socket = draft.data_dir.join("api.sock");
     }
 }
 

@@ -217,8 +217,7 @@ impl Setting for Duration {
     }
 }
 
-const SPAN_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const SPAN_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// `"1h30m"`, `"500 ms"`; at most a hundred years.
 fn parse_span(text: &str) -> Option<Duration> {
@@ -278,7 +277,8 @@ impl Setting for Bytes {
     }
 
     fn show(&self) -> toml::Value {
-        let (unit, size) = SIZE_UNITS.iter().find(|(_, size)| self.0 >= *size && self.0 % size == 0).unwrap_or(&("B", 1));
+        let (unit, size) =
+            SIZE_UNITS.iter().find(|(_, size)| self.0 >= *size && self.0 % size == 0).unwrap_or(&("B", 1));
         format!("{}{unit}", self.0 / size).into()
     }
 }
@@ -396,9 +396,15 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_shown() {
-        for (text, millis) in
-            [("5s", 5_000), ("1h30m", 5_400_000), ("500ms", 500), ("2 h", 7_200_000), ("1d", 86_400_000), ("10 min", 600_000), ("0s", 0)]
-        {
+        for (text, millis) in [
+            ("5s", 5_000),
+            ("1h30m", 5_400_000),
+            ("500ms", 500),
+            ("2 h", 7_200_000),
+            ("1d", 86_400_000),
+            ("10 min", 600_000),
+            ("0s", 0),
+        ] {
             let span = parse_span(text).unwrap();
             assert_eq!(span, Duration::from_millis(millis), "{text}");
             assert_eq!(parse_span(&span_text(span)), Some(span), "{text}");
@@ -411,7 +417,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_shown() {
-        for (text, bytes, shown) in [("4MiB", 4 << 20, "4MiB"), ("1536 KiB", 1_536 << 10, "1536KiB"), ("100B", 100, "100B")] {
+        for (text, bytes, shown) in
+            [("4MiB", 4 << 20, "4MiB"), ("1536 KiB", 1_536 << 10, "1536KiB"), ("100B", 100, "100B")]
+        {
             let size = Bytes::read(&Raw::Text(text.into())).unwrap();
             assert_eq!(size, Bytes(bytes));
             assert_eq!(size.show().as_str(), Some(shown));
@@ -429,7 +437,8 @@ mod tests {
         assert_eq!(pinned.len(), 1);
         assert_eq!(pinned[0].addresses.len(), 2);
         let shown = pinned.show();
-        let texts: Vec<Raw> = shown.as_array().unwrap().iter().map(|v| Raw::String(v.as_str().unwrap().into())).collect();
+        let texts: Vec<Raw> =
+            shown.as_array().unwrap().iter().map(|v| Raw::String(v.as_str().unwrap().into())).collect();
         assert_eq!(Vec::<PinnedPeer>::read(&Raw::List(texts)).unwrap(), pinned);
     }
 }
