@@ -56,6 +56,9 @@ const TURNS: u32 = 64;
 /// How long a farewell to the world may take at shutdown.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Connections count as closed before their last packets are out (QUIC); those need a process that lives.
+const LAST_PACKETS: Duration = Duration::from_millis(100);
+
 /// What the driver moves: the network, or a test's idea of it. A stream of what happens; the driver ends with it.
 pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// The application's own behaviour.
@@ -67,17 +70,18 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// are not for the world (`Answer`, `Tell`, `Remember`, `Forget`) are shown too.
     fn execute(&mut self, command: &Command);
 
+    /// A peer that an earlier run remembers, before the core is told of it. `Action::Remember` says the same of what is
+    /// new.
+    fn remember(&mut self, stored: &StoredPeer) {
+        let _ = stored;
+    }
+
     /// The application's own behaviour. The world is polled after it was lent out.
     fn app_mut(&mut self) -> &mut Self::App;
 
     /// What is worth counting, by name, for `Status::counters`.
     fn counters(&self, counters: &mut BTreeMap<String, u64>) {
         let _ = counters;
-    }
-
-    /// What an earlier run remembers of a peer. `Action::Remember` says the same for what is new.
-    fn remember(&mut self, stored: &StoredPeer) {
-        let _ = stored;
     }
 
     /// How much stands: connections, say.
@@ -498,6 +502,7 @@ impl<W: World> Driver<W> {
             world.farewell();
             let rest = async { while world.standing() > 0 && world.next().await.is_some() {} };
             select(Box::pin(rest), Delay::new(FAREWELL)).await;
+            Delay::new(LAST_PACKETS).await;
         }
         drop(world);
         if let Some(store) = store {
@@ -617,5 +622,47 @@ impl fmt::Debug for Setup {
             .field("started", &self.started)
             .field("data_dir", &self.data_dir)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn poll(timer: &mut Timer, now: Time, at: Time) -> bool {
+        block_on(poll_fn(|cx| Poll::Ready(timer.poll(cx, now, at).is_ready())))
+    }
+
+    #[test]
+    fn a_deadline_that_moves_away_wakes_nobody() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_millis(1)));
+        block_on(Delay::new(Duration::from_millis(50)));
+        // The old deadline has gone by, so the timer has gone off; the new one is far.
+        assert!(!poll(&mut timer, start + Duration::from_millis(50), start + Duration::from_secs(3_600)));
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_is_kept() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_secs(3_600)));
+        let near = start + Duration::from_millis(1);
+        assert!(!poll(&mut timer, start, near));
+        block_on(poll_fn(|cx| timer.poll(cx, near, near)));
+    }
+
+    #[test]
+    fn a_deadline_that_stays_in_the_past_does_not_spin() {
+        let mut timer = Timer::default();
+        let (start, past) = (Time::from_secs(100), Time::from_secs(1));
+        block_on(poll_fn(|cx| timer.poll(cx, start, past)));
+        timer.not_before(start + Duration::from_secs(3_600));
+        assert!(!poll(&mut timer, start, past));
+        block_on(Delay::new(Duration::from_millis(20)));
+        assert!(!poll(&mut timer, start + Duration::from_millis(20), past));
     }
 }
