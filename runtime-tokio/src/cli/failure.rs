@@ -74,9 +74,9 @@ impl Failure {
 impl From<io::Error> for Failure {
     /// For errors of writing to the standard output stream.
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::PipeClosed,
-            _ => Self::failed(format!("can't write to the standard output stream: {error}")),
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::PipeClosed;
         }
+        Self::failed(format!("can't write to the standard output stream: {error}"))
     }
 }
