@@ -14,10 +14,16 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, Stream, StreamExt, channel::oneshot, future::BoxFuture, stream::BoxStream};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    channel::oneshot,
+    future::{BoxFuture, select},
+    stream::BoxStream,
+};
 use futures_timer::Delay;
 use kinfolk_core::{
-    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, Time, trace::Frame,
+    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, StoredPeer, Time,
+    trace::Frame,
 };
 
 use crate::{
@@ -50,6 +56,9 @@ const TURNS: u32 = 64;
 /// How long a farewell to the world may take at shutdown.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Connections count as closed before their last packets are out (QUIC); those need a process that lives.
+const LAST_PACKETS: Duration = Duration::from_millis(100);
+
 /// What the driver moves: the network, or a test's idea of it. A stream of what happens; the driver ends with it.
 pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// The application's own behaviour.
@@ -61,6 +70,12 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// are not for the world (`Answer`, `Tell`, `Remember`, `Forget`) are shown too.
     fn execute(&mut self, command: &Command);
 
+    /// A peer that an earlier run remembers, before the core is told of it. `Action::Remember` says the same of what is
+    /// new.
+    fn remember(&mut self, stored: &StoredPeer) {
+        let _ = stored;
+    }
+
     /// The application's own behaviour. The world is polled after it was lent out.
     fn app_mut(&mut self) -> &mut Self::App;
 
@@ -69,11 +84,14 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
         let _ = counters;
     }
 
-    /// Ends what stands, politely; the world is polled for a moment more, until its stream ends or the moment is over.
-    /// `false`: there is nothing to be said.
-    fn farewell(&mut self) -> bool {
-        false
+    /// How much stands: connections, say.
+    fn standing(&self) -> usize {
+        0
     }
+
+    /// Begins to end what stands, politely, so that the other sides need not wait for silence. The world is polled on for
+    /// a moment, until nothing stands any more.
+    fn farewell(&mut self) {}
 }
 
 /// What happens in the world.
@@ -294,6 +312,9 @@ impl<W: World> Driver<W> {
         if let Event::Configured(config) = &event {
             self.config = (**config).clone().into();
         }
+        if let Event::StoreLoaded { peers, .. } = &event {
+            peers.iter().for_each(|stored| self.world.remember(stored));
+        }
         let recorded = match &mut self.recorder {
             Some(recorder) if recorder.is_recording() => {
                 recorder.before(now, clock::unix_secs(), &self.node);
@@ -477,9 +498,11 @@ impl<W: World> Driver<W> {
             }
         }
         drop((asks, ends, app));
-        if !self.world_is_over && world.farewell() {
-            let rest = async { while world.next().await.is_some() {} };
-            futures::future::select(Box::pin(rest), Delay::new(FAREWELL)).await;
+        if !self.world_is_over && world.standing() > 0 {
+            world.farewell();
+            let rest = async { while world.standing() > 0 && world.next().await.is_some() {} };
+            select(Box::pin(rest), Delay::new(FAREWELL)).await;
+            Delay::new(LAST_PACKETS).await;
         }
         drop(world);
         if let Some(store) = store {
@@ -599,5 +622,47 @@ impl fmt::Debug for Setup {
             .field("started", &self.started)
             .field("data_dir", &self.data_dir)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn poll(timer: &mut Timer, now: Time, at: Time) -> bool {
+        block_on(poll_fn(|cx| Poll::Ready(timer.poll(cx, now, at).is_ready())))
+    }
+
+    #[test]
+    fn a_deadline_that_moves_away_wakes_nobody() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_millis(1)));
+        block_on(Delay::new(Duration::from_millis(50)));
+        // The old deadline has gone by, so the timer has gone off; the new one is far.
+        assert!(!poll(&mut timer, start + Duration::from_millis(50), start + Duration::from_secs(3_600)));
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_is_kept() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_secs(3_600)));
+        let near = start + Duration::from_millis(1);
+        assert!(!poll(&mut timer, start, near));
+        block_on(poll_fn(|cx| timer.poll(cx, near, near)));
+    }
+
+    #[test]
+    fn a_deadline_that_stays_in_the_past_does_not_spin() {
+        let mut timer = Timer::default();
+        let (start, past) = (Time::from_secs(100), Time::from_secs(1));
+        block_on(poll_fn(|cx| timer.poll(cx, start, past)));
+        timer.not_before(start + Duration::from_secs(3_600));
+        assert!(!poll(&mut timer, start, past));
+        block_on(Delay::new(Duration::from_millis(20)));
+        assert!(!poll(&mut timer, start + Duration::from_millis(20), past));
     }
 }

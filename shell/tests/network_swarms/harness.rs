@@ -4,7 +4,10 @@ use futures::{Stream, future};
 use kinfolk_core::{
     Action, Address, Command, CommandId, Config, ConnectionId, DialError, Event, PeerId, Reason, ValidConfig,
 };
-use kinfolk_shell::network::{Happened, Network, NetworkSettings};
+use kinfolk_shell::{
+    driver::Happened,
+    network::{Network, NetworkSettings},
+};
 use libp2p::{
     Transport,
     core::{transport::MemoryTransport, upgrade::Version},
@@ -48,6 +51,11 @@ pub(crate) fn peer() -> Peer {
 
 pub(crate) fn peer_with(key: Keypair, settings: NetworkSettings) -> Peer {
     Peer::of(Network::new(key, settings, executor, dummy::Behaviour).unwrap())
+}
+
+/// A network over TCP and QUIC, with an application.
+pub(crate) fn peer_of<A: NetworkBehaviour>(app: A) -> Peer<A> {
+    Peer::of(Network::new(Keypair::generate_ed25519(), settings(), executor, app).unwrap())
 }
 
 /// A network over libp2p's memory transport.
