@@ -14,6 +14,8 @@ extern crate std;
 
 pub mod lifecycle;
 mod node;
+#[cfg(feature = "serde")]
+pub mod trace;
 pub mod view;
 mod vocabulary;
 

@@ -1,0 +1,3 @@
+//! The local API: how programs on this machine speak to the running node.
+
+pub mod types;
