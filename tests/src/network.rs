@@ -17,6 +17,8 @@ pub struct Device {
     device: patchbay::Device,
     ip: IpAddr,
     ip6: Option<IpAddr>,
+    /// Routers, for IPv4 and IPv6.
+    gateways: [String; 2],
 }
 
 impl std::fmt::Debug for Site {
@@ -95,7 +97,12 @@ impl Site {
             );
             ip6 = Some(own.parse().expect("an address"));
         }
-        Device { device, ip: IpAddr::V4(ip), ip6 }
+        let gateways = ["-4", "-6"].map(|family| {
+            run_in(&device, &format!("ip {family} route show default | sed -n 's/.*via \\([^ ]*\\).*/\\1/p'"))
+                .trim()
+                .to_owned()
+        });
+        Device { device, ip: IpAddr::V4(ip), ip6, gateways }
     }
 
     /// The line to the internet goes dead: nothing passes, and nobody is told.
@@ -136,14 +143,18 @@ impl Device {
         self.ip6.expect("the network has IPv6")
     }
 
-    /// Pulls the network cable.
-    pub async fn unplug(&self) {
-        self.eth0().link_down().await.expect("a link that goes down");
+    /// Pulls the network cable: the computer sees it at once.
+    pub fn unplug(&self) {
+        self.run("ip link set eth0 down");
     }
 
-    /// Puts the network cable back.
-    pub async fn plug(&self) {
-        self.eth0().link_up().await.expect("a link that comes up");
+    /// Puts the network cable back. Linux has dropped the routes by then, as a computer's DHCP client would put them back.
+    pub fn plug(&self) {
+        let [v4, v6] = &self.gateways;
+        self.run(&format!(
+            "ip link set eth0 up && ip route replace default via {v4} dev eth0 && \
+             ip -6 route replace default via {v6} dev eth0"
+        ));
     }
 
     /// Runs a line of shell here and gives what it printed.
@@ -164,20 +175,13 @@ impl Device {
     pub async fn with<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         self.device.spawn(|_| work).expect("a thread in the device").await.expect("work that ends")
     }
-
-    fn eth0(&self) -> patchbay::Iface {
-        self.device.iface("eth0").expect("every device has it")
-    }
 }
 
 fn run_in(device: &patchbay::Device, line: &str) -> String {
     shell(line, |command| device.spawn_command_sync(command))
 }
 
-fn shell<E: std::fmt::Display>(
-    line: &str,
-    spawn: impl FnOnce(Command) -> Result<std::process::Child, E>,
-) -> String {
+fn shell<E: std::fmt::Display>(line: &str, spawn: impl FnOnce(Command) -> Result<std::process::Child, E>) -> String {
     let mut command = Command::new("sh");
     command.args(["-c", line]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = spawn(command).unwrap_or_else(|error| panic!("{line}: {error:#}"));

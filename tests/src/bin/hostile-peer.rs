@@ -1,0 +1,2 @@
+//! A peer that misbehaves.
+fn main() {}
