@@ -48,9 +48,9 @@ impl Trace {
 
     /// When dials were commanded: the core's own, and those of others that it released.
     pub fn dials(&self) -> Vec<(Time, Option<PeerId>)> {
-        let dial = |(at, command): (Time, &Command)| match &command.action {
-            Action::Dial { peer, .. } | Action::Release { peer, .. } => Some((at, *peer)),
-            _ => None,
+        let dial = |(at, command): (Time, &Command)| {
+            let (Action::Dial { peer, .. } | Action::Release { peer, .. }) = &command.action else { return None };
+            Some((at, *peer))
         };
         self.commands().filter_map(dial).collect()
     }
