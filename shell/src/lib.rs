@@ -1,5 +1,10 @@
 //! What the runtimes of Kinfolk share.
 
 pub mod api;
+pub mod clock;
+pub mod data_dir;
 pub mod feed;
 pub mod handle;
+pub mod identity;
+pub mod store;
+pub mod why;
