@@ -6,7 +6,8 @@ use std::{
 };
 
 use kinfolk_core::Scope;
-use kinfolk_tests::{Device, World};
+use kinfolk_tests::{Device, Foreign, World};
+use serde_json::json;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -94,4 +95,28 @@ async fn names_are_known_in_every_device() {
     assert!(resolv.contains("nameserver 198.18.0.1"), "{resolv}");
     let found = device.run("getent ahostsv4 server.example");
     assert!(found.contains(&device.ip().to_string()), "{found}");
+}
+
+/// The foreign peers among themselves, so that a test in which they meet ours fails for ours alone.
+#[tokio::test]
+async fn foreign_peers_do_what_they_are_told() {
+    let world = World::new().await;
+    let isp = world.public("isp", 20).await;
+    let home = world.home("home", &isp).await;
+    let js = Foreign::js(&home.device("js").await, json!({ "kademlia": "server", "mdns": true })).await;
+    let hostile = Foreign::hostile(&home.device("hostile").await, json!({ "mdns": "own" })).await;
+    let found = js.event("discovered", |event| event["peer"] == *hostile.peer()).await;
+    assert!(found["addresses"][0].as_str().unwrap().starts_with("/ip4/10."), "{found}");
+
+    let address = json!({ "address": js.address("/ip4/10.") });
+    assert_eq!(hostile.ask("dial", address.clone()).await.unwrap(), js.peer());
+    let heard = js.event("identified", |event| event["peer"] == *hostile.peer()).await;
+    assert_eq!(heard["agent"], "hostile/1");
+    assert_eq!(hostile.ask("flood", json!({ "rounds": 3 })).await.unwrap(), 90);
+    let mut flap = address.clone();
+    // js-libp2p lets five in per second.
+    flap["times"] = json!(3);
+    assert_eq!(hostile.ask("flap", flap.clone()).await.unwrap(), 3);
+    assert_eq!(hostile.ask("knock", flap).await.unwrap(), 3);
+    assert!(hostile.ask("dance", json!({})).await.unwrap_err().contains("no such request"));
 }

@@ -25,7 +25,11 @@ use libp2p::{
     kad, mdns,
     multiaddr::Protocol,
     noise, ping,
-    swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle, dial_opts::DialOpts},
+    swarm::{
+        NetworkBehaviour, SwarmEvent,
+        behaviour::toggle::Toggle,
+        dial_opts::{DialOpts, PeerCondition},
+    },
     tcp, yamux,
 };
 use serde_json::{Value, json};
@@ -175,7 +179,15 @@ impl Hostile {
     }
 
     async fn dial(&mut self, address: Multiaddr) -> Result<PeerId, Box<dyn Error>> {
-        let options = DialOpts::from(address);
+        // From the listener's port the same dial can't be made again at once: the system remembers the last one.
+        let options = match address.iter().last() {
+            Some(Protocol::P2p(peer)) => DialOpts::peer_id(peer)
+                .condition(PeerCondition::Always)
+                .addresses(vec![address])
+                .allocate_new_port()
+                .build(),
+            _ => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
+        };
         let connection = options.connection_id();
         self.swarm.dial(options)?;
         let answer = async {
