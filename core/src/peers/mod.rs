@@ -1,0 +1,181 @@
+//! The table of peers: who is known, where, and what stands.
+//!
+//! Peers sit in numbered slots; timers and queues speak of slots, so the order in which things fall due never depends
+//! on peer ids (a trace can be redacted and still replays). Finding a slot by id is one look-up in a keyed hash table
+//! that is never iterated.
+
+mod book;
+mod peer;
+
+pub(crate) use book::{Book, Sources, Told};
+pub(crate) use peer::{Connection, Peer, Profile, Sync};
+
+use alloc::{collections::BTreeSet, vec::Vec};
+
+use hashbrown::HashTable;
+
+use crate::{
+    jitter,
+    vocabulary::{PeerId, Time},
+};
+
+/// A slot of the table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub(crate) struct Slot(u32);
+
+impl Slot {
+    pub(crate) const FIRST: Self = Self(0);
+}
+
+#[derive(Clone, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(into = "StoredTable", from = "StoredTable")
+)]
+pub(crate) struct PeerTable {
+    slots: Vec<Option<Peer>>,
+    free: Vec<Slot>,
+    index: HashTable<Slot>,
+    key: u64,
+    /// When each peer is looked at again.
+    timers: BTreeSet<(Time, Slot)>,
+    /// Running number of arrivals.
+    arrivals: u64,
+}
+
+impl PeerTable {
+    pub(crate) fn new(key: u64) -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), index: HashTable::new(), key, timers: BTreeSet::new(), arrivals: 0 }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        (self.slots.len() - self.free.len()) as u32
+    }
+
+    pub(crate) fn find(&self, peer: &PeerId) -> Option<Slot> {
+        let slots = &self.slots;
+        let same = |slot: &Slot| matches!(&slots[slot.0 as usize], Some(found) if found.id == *peer);
+        self.index.find(jitter::file(self.key, peer), same).copied()
+    }
+
+    /// The peer in a slot that is in use. Slots come from `find`, `insert`, timers and sets that are cleared with the
+    /// peer, so an empty one is a fault of this crate.
+    pub(crate) fn at(&self, slot: Slot) -> &Peer {
+        self.get(slot).expect("the slot is in use")
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: Slot) -> &mut Peer {
+        self.slots[slot.0 as usize].as_mut().expect("the slot is in use")
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Peer> {
+        self.slots.get(slot.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn by_id(&self, peer: &PeerId) -> Option<&Peer> {
+        self.find(peer).map(|slot| self.at(slot))
+    }
+
+    pub(crate) fn insert(&mut self, id: PeerId, now: Time) -> Slot {
+        self.arrivals += 1;
+        let peer = Peer::new(id, self.arrivals, now);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot.0 as usize] = Some(peer);
+                slot
+            }
+            None => {
+                let slot = Slot(self.slots.len() as u32);
+                self.slots.push(Some(peer));
+                slot
+            }
+        };
+        let (slots, key) = (&self.slots, self.key);
+        self.index.insert_unique(jitter::file(key, &id), slot, |slot| {
+            slots[slot.0 as usize].as_ref().map_or(0, |peer| jitter::file(key, &peer.id))
+        });
+        slot
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> Peer {
+        let peer = self.slots[slot.0 as usize].take().expect("the slot is in use");
+        if let Ok(entry) = self.index.find_entry(jitter::file(self.key, &peer.id), |other| *other == slot) {
+            entry.remove();
+        }
+        self.timers.remove(&(peer.wake, slot));
+        self.free.push(slot);
+        peer
+    }
+
+    /// Sets when the peer is looked at again; `Time::MAX` for never.
+    pub(crate) fn set_timer(&mut self, slot: Slot, at: Time) {
+        let peer = self.slots[slot.0 as usize].as_mut().expect("the slot is in use");
+        if peer.wake == at {
+            return;
+        }
+        if peer.wake != Time::MAX {
+            self.timers.remove(&(peer.wake, slot));
+        }
+        peer.wake = at;
+        if at != Time::MAX {
+            self.timers.insert((at, slot));
+        }
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<(Time, Slot)> {
+        self.timers.first().copied()
+    }
+
+    /// Slots in the order in which their timers fall due.
+    pub(crate) fn by_timer(&self) -> impl Iterator<Item = Slot> {
+        self.timers.iter().map(|(_, slot)| *slot)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Peer)> {
+        self.slots.iter().enumerate().filter_map(|(at, peer)| Some((Slot(at as u32), peer.as_ref()?)))
+    }
+
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        self.iter().map(|(slot, _)| slot).collect()
+    }
+}
+
+/// The table as a checkpoint holds it: index and timers follow from the rest.
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StoredTable {
+    slots: Vec<Option<Peer>>,
+    free: Vec<Slot>,
+    key: u64,
+    arrivals: u64,
+}
+
+#[cfg(feature = "serde")]
+impl From<PeerTable> for StoredTable {
+    fn from(table: PeerTable) -> Self {
+        let PeerTable { slots, free, key, arrivals, index: _, timers: _ } = table;
+        Self { slots, free, key, arrivals }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<StoredTable> for PeerTable {
+    fn from(stored: StoredTable) -> Self {
+        let StoredTable { slots, free, key, arrivals } = stored;
+        let mut table = Self { slots, free, key, arrivals, ..Self::new(key) };
+        let filed = |slot: &Slot| table.slots[slot.0 as usize].as_ref().map_or(0, |peer| jitter::file(key, &peer.id));
+        let mut index = HashTable::new();
+        let mut timers = BTreeSet::new();
+        for (slot, peer) in table.iter() {
+            index.insert_unique(jitter::file(key, &peer.id), slot, filed);
+            if peer.wake != Time::MAX {
+                timers.insert((peer.wake, slot));
+            }
+        }
+        table.index = index;
+        table.timers = timers;
+        table
+    }
+}
