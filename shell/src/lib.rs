@@ -6,5 +6,7 @@ pub mod data_dir;
 pub mod feed;
 pub mod handle;
 pub mod identity;
+pub mod interfaces;
 pub mod store;
+pub mod trace;
 pub mod why;
