@@ -129,12 +129,15 @@ impl Dialer {
             (dials + held) as u32
         };
         let reserve = (slots / 8).max(1);
-        match class {
-            Class::User => of(Class::User) < slots,
-            Class::Kept => of(Class::Kept) < slots - reserve,
-            Class::Bootstrap | Class::Near | Class::Member => of(Class::Bootstrap) < (slots / 2).max(1),
-            Class::Discovery => of(Class::Bootstrap) < (slots / 2).max(1) && of(Class::Discovery) < (slots / 3).max(1),
-        }
+        let unasked = of(Class::Kept) < slots - reserve;
+        let unpinned = unasked && of(Class::Bootstrap) < (slots / 2).max(1);
+        of(Class::User) < slots
+            && match class {
+                Class::User => true,
+                Class::Kept => unasked,
+                Class::Bootstrap | Class::Near | Class::Member => unpinned,
+                Class::Discovery => unpinned && of(Class::Discovery) < (slots / 3).max(1),
+            }
     }
 
     pub(crate) fn started(&mut self, id: CommandId, dial: Dial) {
