@@ -9,8 +9,7 @@ scripts/needs.sh
 PATH="$PATH:/usr/sbin:/sbin"
 export PATH
 
-# The whole-system tests run these two; a filter must not leave them out.
-cargo build --locked --workspace --bins
+# The whole-system tests run the programs that this builds: cargo makes those of every package that has tests of its own.
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --locked --workspace --no-fail-fast "$@"
 else

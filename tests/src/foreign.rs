@@ -52,7 +52,7 @@ impl Foreign {
         Self::start("js-libp2p", device, command).await
     }
 
-    /// A rust-libp2p peer that misbehaves. `options` is one JSON object; see `tests/src/bin/hostile-peer.rs`.
+    /// A rust-libp2p peer that misbehaves. `options` is one JSON object; see `tests/src/bin/hostile-peer`.
     pub async fn hostile(device: &Device, options: Value) -> Self {
         let mut command = Command::new(program("hostile-peer"));
         command.arg(options.to_string());

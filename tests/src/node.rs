@@ -353,10 +353,13 @@ impl Node {
                 text += &format!("-- {peer:#?}\nwhy:\n{}", self.why_text(&peer.peer).await);
             }
         }
-        text += "-- printed:\n";
-        text += &self.printed().join("\n");
-        text += &format!("\n-- log:\n{}\n", self.log_tail(60));
-        text
+        text + &self.said()
+    }
+
+    /// What it printed and logged.
+    pub(crate) fn said(&self) -> String {
+        let printed = self.printed().join("\n");
+        format!("-- {} printed:\n{printed}\n-- log:\n{}\n", self.inner.name, self.log_tail(60))
     }
 
     fn write_settings(&self) {

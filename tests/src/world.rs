@@ -1,7 +1,10 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +20,7 @@ pub struct World {
     lab: LabBox,
     folder: TempDir,
     nodes: Mutex<Vec<Node>>,
+    reported: AtomicBool,
 }
 
 /// `Lab` has no `Debug`.
@@ -39,7 +43,7 @@ impl World {
         });
         // Sockets' paths are at most 107 bytes long, so the folder's is short.
         let folder = tempfile::Builder::new().prefix("kf").tempdir().expect("a temporary folder");
-        Self { lab: LabBox(lab), folder, nodes: Mutex::default() }
+        Self { lab: LabBox(lab), folder, nodes: Mutex::default(), reported: AtomicBool::new(false) }
     }
 
     /// A network of public addresses, `45.10.NUMBER.0/24` and `2a0e:b107:NUMBER::/64`, with no NAT and no firewall.
@@ -146,6 +150,7 @@ impl World {
 
     /// All that can be said about all nodes.
     pub async fn report(&self) -> String {
+        self.reported.store(true, Ordering::Relaxed);
         let nodes = self.nodes.lock().expect("no panic under the lock").clone();
         let mut text = String::new();
         for node in nodes {
@@ -156,9 +161,20 @@ impl World {
 }
 
 impl Drop for World {
+    /// A test that failed says what its nodes said, unless it has done so. `KINFOLK_KEEP=1` keeps their folders.
+    #[expect(clippy::print_stderr, reason = "the runner shows it with the failed test")]
     fn drop(&mut self) {
-        if std::thread::panicking() && std::env::var_os("KINFOLK_KEEP").is_some() {
+        if !std::thread::panicking() {
+            return;
+        }
+        if std::env::var_os("KINFOLK_KEEP").is_some() {
             self.folder.disable_cleanup(true);
+            eprintln!("the nodes' folders are kept in {}", self.folder.path().display());
+        }
+        if !self.reported.load(Ordering::Relaxed) {
+            for node in self.nodes.lock().iter().flat_map(|nodes| nodes.iter()) {
+                eprintln!("{}", node.said());
+            }
         }
     }
 }

@@ -118,5 +118,6 @@ async fn foreign_peers_do_what_they_are_told() {
     flap["times"] = json!(3);
     assert_eq!(hostile.ask("flap", flap.clone()).await.unwrap(), 3);
     assert_eq!(hostile.ask("knock", flap).await.unwrap(), 3);
+    assert_eq!(hostile.ask("crowd", json!({ "peers": 3 })).await.unwrap(), 3);
     assert!(hostile.ask("dance", json!({})).await.unwrap_err().contains("no such request"));
 }

@@ -12,9 +12,12 @@
 //! - `dial {address}`: connects
 //! - `flap {address, times}`: connects and drops the connection at once, over and over; says how often it got in
 //! - `flood {rounds}`: tells everyone connected of 30 new addresses, over and over
+//! - `crowd {peers}`: says by mDNS that so many peers are on the LAN, none of which exists
 //! - `knock {address, times}`: opens TCP connections and never says a word; says how many were opened
 //! - `connections`: how many stand
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the swarm's many events it looks at a few, on purpose")]
+
+mod crowd;
 
 use std::{collections::VecDeque, error::Error, io::Write, net::Ipv4Addr, time::Duration};
 
@@ -163,6 +166,11 @@ impl Hostile {
                 }
                 Ok(json!(rounds * 30))
             }
+            "crowd" => {
+                let peers = request["peers"].as_u64().unwrap_or(1);
+                crowd::announce(self.own_ip()?, u32::try_from(peers)?).await?;
+                Ok(json!(peers))
+            }
             "knock" => {
                 let (ip, port) = socket(&address()?).ok_or("needs /ip4/…/tcp/…")?;
                 let before = self.silent.len();
@@ -176,6 +184,11 @@ impl Hostile {
             "connections" => Ok(json!(self.swarm.network_info().connection_counters().num_established())),
             other => Err(format!("no such request: {other}").into()),
         }
+    }
+
+    fn own_ip(&self) -> Result<Ipv4Addr, Box<dyn Error>> {
+        let ip = self.swarm.listeners().filter(|address| !is_loopback(address)).find_map(socket);
+        Ok(ip.ok_or("listens nowhere")?.0)
     }
 
     async fn dial(&mut self, address: Multiaddr) -> Result<PeerId, Box<dyn Error>> {
