@@ -344,27 +344,29 @@ pub(crate) enum Request {
     Shutdown { reply: oneshot::Sender<()> },
 }
 
-/// Who listens to notices.
-#[derive(Clone, Default)]
-pub(crate) struct Subscribers(Arc<Mutex<Vec<Feeder<Arc<Told>>>>>);
+/// Who listens to notices. `None`: the driver has ended.
+#[derive(Clone)]
+pub(crate) struct Subscribers(Arc<Mutex<Option<Vec<Feeder<Arc<Told>>>>>>);
 
 impl Subscribers {
     fn subscribe(&self) -> EventStream {
         let (feeder, feed) = feed(MAX_EVENTS);
-        let mut feeders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        feeders.retain(Feeder::is_read);
-        feeders.push(feeder);
+        if let Some(feeders) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            feeders.retain(Feeder::is_read);
+            feeders.push(feeder);
+        }
         EventStream { feed }
     }
 
     pub(crate) fn tell(&self, told: &Arc<Told>) {
-        let mut feeders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        feeders.retain(|feeder| feeder.feed(Arc::clone(told)));
+        if let Some(feeders) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            feeders.retain(|feeder| feeder.feed(Arc::clone(told)));
+        }
     }
 
     /// Ends all streams, once they are read.
     pub(crate) fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -375,10 +377,17 @@ pub(crate) struct Ends<A> {
     pub(crate) subscribers: Subscribers,
 }
 
+impl<A> Drop for Ends<A> {
+    /// Also when the driver is dropped before its end.
+    fn drop(&mut self) {
+        self.subscribers.close();
+    }
+}
+
 pub(crate) fn handle<A>() -> (Handle<A>, Ends<A>) {
     let (to_driver, requests) = Way::new();
     let (to_app, calls) = Way::new();
-    let subscribers = Subscribers::default();
+    let subscribers = Subscribers(Arc::new(Mutex::new(Some(vec![]))));
     let control = Control { requests: to_driver, subscribers: subscribers.clone() };
     (Handle { control, calls: to_app }, Ends { requests, calls, subscribers })
 }

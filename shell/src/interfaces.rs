@@ -135,14 +135,12 @@ use kernel::Watch;
 
 #[cfg(target_os = "linux")]
 mod kernel {
-    use std::{io, os::fd::OwnedFd};
+    use std::io;
 
     use futures::future::{Either, select};
     use futures_timer::Delay;
-    use rustix::net::{
-        AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv, socket_with,
-    };
-    use tokio::io::unix::AsyncFd;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, socket_with};
+    use tokio::net::UnixDatagram;
 
     use super::{DEBOUNCE, POLL, RECHECK};
 
@@ -150,7 +148,7 @@ mod kernel {
     const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
     /// The kernel's word that something has changed. What it says is not read: everything is read anew anyway.
-    pub(super) struct Watch(Option<AsyncFd<OwnedFd>>);
+    pub(super) struct Watch(Option<UnixDatagram>);
 
     impl Watch {
         pub(super) fn new() -> Self {
@@ -164,36 +162,29 @@ mod kernel {
         /// Something may have changed.
         pub(super) async fn changed(&mut self) {
             let Some(socket) = &self.0 else { return Delay::new(POLL).await };
-            let readable = Box::pin(socket.readable());
-            let broken = match select(readable, Delay::new(RECHECK)).await {
-                Either::Left((Ok(mut ready), _)) => {
-                    ready.clear_ready();
-                    false
-                }
-                Either::Left((Err(_), _)) => true,
+            let readable = select(Box::pin(socket.readable()), Delay::new(RECHECK)).await;
+            let broken = match &readable {
+                Either::Left((ready, _)) => ready.is_err(),
                 Either::Right(_) => return,
             };
+            drop(readable);
             if broken {
                 self.0 = None;
                 return;
             }
             Delay::new(DEBOUNCE).await;
-            self.empty();
-        }
-
-        fn empty(&self) {
-            let Some(socket) = &self.0 else { return };
             let mut buffer = [0; 8 * 1024];
-            // Ends with `WOULDBLOCK`, or with `NOBUFS`: words were lost, and what comes of it is read anyway.
-            while recv(socket.get_ref(), &mut buffer, RecvFlags::DONTWAIT).is_ok() {}
+            // Ends when there is no more, or with an error: words were lost, and what came of it is read anyway.
+            while socket.try_recv(&mut buffer).is_ok() {}
         }
     }
 
-    fn open() -> io::Result<AsyncFd<OwnedFd>> {
+    /// Tokio has no netlink sockets; to receive from one is the same as from any other that keeps messages apart.
+    fn open() -> io::Result<UnixDatagram> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-        AsyncFd::register(socket).map_err(Into::into)
+        UnixDatagram::from_std(socket.into())
     }
 }
 

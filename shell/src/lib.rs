@@ -3,10 +3,12 @@
 pub mod api;
 pub mod clock;
 pub mod data_dir;
+pub mod driver;
 pub mod feed;
 pub mod handle;
 pub mod identity;
 pub mod interfaces;
+mod snapshot;
 pub mod store;
 pub mod trace;
 pub mod why;
