@@ -56,7 +56,8 @@ fi
 js="$(dirname "$0")/../tests/js"
 if [ ! "$js/node_modules/.package-lock.json" -nt "$js/package-lock.json" ]; then
     echo "installing the packages of tests/js"
-    (cd "$js" && npm ci)
+    # Its warnings are about the Node.js that runs npm; the peer runs on the one that comes with the packages.
+    (cd "$js" && npm ci --loglevel=error)
 fi
 if ! "$js/node_modules/.bin/node" --version >/dev/null 2>&1; then
     echo "$js/node_modules/.bin/node does not run: npm has a Node.js for x86-64 and ARM 64 only" >&2
