@@ -139,13 +139,13 @@ impl Node {
     /// Starts the program, and waits until it answers.
     pub async fn start(&self) {
         self.write_settings();
-        let mut command = Command::new(program("kinfolk"));
+        let mut command = kinfolk();
         command.args(["up", "--json"]).arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.inner.folder.join("config.toml"));
         command.args(self.inner.flags.lock().expect("no panic under the lock").iter());
         let log = fs::File::options().append(true).create(true).open(self.log()).expect("a file for the log");
         command.env("KINFOLK_LOG", "kinfolk=debug,kinfolk_shell=debug,kinfolk_core=debug,info").stderr(log);
-        command.env_remove("KINFOLK_DATA_DIR").stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = self.inner.device.spawn(command);
         let mut printed = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let lines = Arc::clone(&self.state().lines);
@@ -263,8 +263,8 @@ impl Node {
     /// # Errors
     /// What it said to standard error, when it ended with another exit code than 0.
     pub async fn cli(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(program("kinfolk"));
-        command.args(arguments).arg("--data-dir").arg(self.data()).env_remove("KINFOLK_DATA_DIR");
+        let mut command = kinfolk();
+        command.args(arguments).arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.inner.folder.join("config.toml")).kill_on_drop(true);
         let output = timeout(Duration::from_secs(90), command.output()).await.expect("a command that ends");
         let output = output.expect("a program that can be started");
@@ -374,4 +374,13 @@ impl Node {
     fn state(&self) -> std::sync::MutexGuard<'_, Running> {
         self.inner.state.lock().expect("no panic under the lock")
     }
+}
+
+/// The program, in an environment that says nothing to it.
+fn kinfolk() -> Command {
+    let mut command = Command::new(program("kinfolk"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
+        command.env_remove(name);
+    }
+    command
 }
