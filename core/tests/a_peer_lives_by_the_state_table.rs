@@ -92,14 +92,8 @@ fn every_row_of_the_table() {
 
 #[test]
 fn every_state_but_the_last_has_a_deadline() {
-    let states = [
-        State::Discovered,
-        State::Dialing,
-        State::Connected,
-        State::Identified,
-        State::Syncing,
-        State::Disconnected,
-    ];
+    let states =
+        [State::Discovered, State::Dialing, State::Connected, State::Identified, State::Syncing, State::Disconnected];
     for state in states {
         let (rig, _) = rig_in(state);
         let deadline = rig.node.next_deadline().expect("a deadline");

@@ -17,10 +17,10 @@ use targets::Targets;
 
 use crate::{
     cx::{Cx, Signal},
-    lifecycle::PeerLifecycle,
+    lifecycle::{PeerLifecycle, is_believable},
     nat::NatPolicy,
     view::BootstrapView,
-    vocabulary::{Action, Answer, Ask, AskError, Config, Event, Health, Reason, RequestId, Time},
+    vocabulary::{Action, Answer, Ask, AskError, Config, Event, Health, Reason, RequestId, Source, Time},
 };
 use alloc::{borrow::ToOwned, collections::BTreeMap};
 
@@ -36,8 +36,11 @@ impl BootstrapPlanner {
     pub(crate) fn absorb(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, event: &Event) {
         match event {
             Event::Asked { request, ask: Ask::AddBootstrap(entry) } => {
+                let usable = |address| is_believable(cx.here, Source::Configured, address);
                 let added = if entry.address.is_none() {
                     Err(AskError::Incomplete("a bootstrap peer needs an address".to_owned()))
+                } else if !entry.address.as_ref().is_some_and(usable) {
+                    Err(AskError::UnusableAddress)
                 } else if entry.peer == Some(cx.local) {
                     Err(AskError::OwnIdentity)
                 } else {

@@ -220,16 +220,20 @@ impl PeerLifecycle {
         let Some(slot) = self.admit(cx, peer, Source::Manual) else {
             return Err(AskError::Limit("the peer table is full".to_owned()));
         };
-        let known = self.peers.at_mut(slot);
-        if core::mem::replace(&mut known.blocked, true) {
+        if self.peers.at(slot).blocked {
             return Ok(Answer::NothingToDo);
         }
-        self.deny(cx, slot, Reason::Blocked);
-        self.close_all(cx, slot, &Reason::Blocked);
+        self.block(cx, slot);
         self.remember(cx, slot, Reason::Asked);
-        self.answer_asks(cx, slot, &Err(AskError::Blocked));
         self.settle(cx, slot);
         Ok(Answer::Done)
+    }
+
+    pub(super) fn block(&mut self, cx: &mut Cx<'_>, slot: Slot) {
+        self.peers.at_mut(slot).blocked = true;
+        self.deny(cx, slot, Reason::Blocked);
+        self.close_all(cx, slot, &Reason::Blocked);
+        self.answer_asks(cx, slot, &Err(AskError::Blocked));
     }
 
     /// The slot of a peer that a user names, with what the user says of it.

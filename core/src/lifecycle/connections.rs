@@ -161,13 +161,11 @@ impl PeerLifecycle {
     }
 
     pub(super) fn disconnected(&mut self, cx: &mut Cx<'_>, id: ConnectionId, cause: &CloseCause) {
-        let Some(slot) = self.connections.remove(&id) else { return };
-        self.closing.retain(|_, connection| *connection != id);
+        let Some(&slot) = self.connections.get(&id) else { return };
+        let peer = self.peers.at(slot);
+        let (before, was_up) = (peer.path(), peer.is_connected());
+        let Some(connection) = self.lost(slot, id) else { return };
         let peer = self.peers.at_mut(slot);
-        let before = peer.path();
-        let was_up = peer.is_connected();
-        let Some(at) = peer.connections.iter().position(|connection| connection.id == id) else { return };
-        let connection = peer.connections.remove(at);
         let ours = connection.closing.is_some() || *cause == CloseCause::Ours;
         let short = cx.now.since(connection.since) < SHORT_LIVED;
         peer.last_seen = Some(cx.now);
@@ -203,6 +201,15 @@ impl PeerLifecycle {
             self.count_drop(cx, slot, connection.since);
         }
         self.settle(cx, slot);
+    }
+
+    /// Strikes a connection from the books.
+    pub(super) fn lost(&mut self, slot: Slot, id: ConnectionId) -> Option<Connection> {
+        self.connections.remove(&id);
+        self.closing.retain(|_, connection| *connection != id);
+        let connections = &mut self.peers.at_mut(slot).connections;
+        let at = connections.iter().position(|connection| connection.id == id)?;
+        Some(connections.remove(at))
     }
 
     /// A peer that connects and drops in a loop is turned away for a while.

@@ -12,15 +12,15 @@ use core::{cmp::Reverse, time::Duration};
 use super::{
     Class, PeerLifecycle,
     dialer::{Dial, Held, Job},
-    discovery::is_usable,
+    discovery::{is_believable, is_usable},
 };
 use crate::{
     bootstrap::{TargetId, Want},
     cx::{Cx, Signal, is_silence},
     peers::Slot,
     vocabulary::{
-        Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Time,
-        Transport,
+        Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Source,
+        Time, Transport,
     },
 };
 
@@ -89,7 +89,7 @@ impl PeerLifecycle {
         due.retain(|(address, _, _)| address.is_relayed() == relayed);
 
         let attempt = due.iter().map(|(_, _, failures)| u32::from(*failures)).min().unwrap_or(0) + 1;
-        let insistent = class == Class::User || class == Class::Kept;
+        let insistent = class == Class::User || class == Class::Kept || self.isolated_since.is_some();
         let mut chosen = Vec::new();
         let mut refused = None;
         for (address, proven, _) in due {
@@ -130,7 +130,8 @@ impl PeerLifecycle {
         let addresses: Vec<Address> = want
             .addresses
             .iter()
-            .filter(|address| !cx.here.is_own(address) && (cx.here.is_online() || is_local(address)))
+            .filter(|address| is_believable(cx.here, Source::Configured, address) && !cx.here.is_own(address))
+            .filter(|address| cx.here.is_online() || is_local(address))
             .cloned()
             .collect();
         if addresses.is_empty() {
@@ -179,8 +180,10 @@ impl PeerLifecycle {
                 (address, own.unwrap_or(error))
             })
             .collect();
+        // Silence says something about a transport only while something else works.
+        let others_work = self.connected_count() > 0;
         for (address, error) in &outcomes {
-            if is_silence(error) {
+            if is_silence(error) && others_work {
                 self.dialer.blackholes.failed(address);
             } else if matches!(error, DialError::ConnectionRefused | DialError::WrongPeer(_)) {
                 self.dialer.blackholes.succeeded(address);

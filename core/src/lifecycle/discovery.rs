@@ -75,9 +75,8 @@ impl PeerLifecycle {
                 known.proven |= told.proven;
             }
         }
-        if stored.blocked && !peer.blocked {
-            peer.blocked = true;
-            self.deny(cx, slot, Reason::Blocked);
+        if stored.blocked {
+            self.block(cx, slot);
         }
         self.settle(cx, slot);
     }

@@ -16,6 +16,7 @@ mod trimming;
 
 pub(crate) use asks::Asks;
 pub(crate) use dialer::{Class, Dialer};
+pub(crate) use discovery::is_believable;
 pub(crate) use settle::is_dialable;
 pub use state::State;
 
@@ -231,7 +232,7 @@ impl PeerLifecycle {
         let waiting: Vec<Slot> = self.peers.by_timer().filter(|slot| !self.peers.at(*slot).book.is_empty()).collect();
         for slot in waiting.into_iter().take(count) {
             let peer = self.peers.at_mut(slot);
-            peer.book.forgive(cx.now);
+            peer.book.override_waits(cx.now);
             peer.hold_until = peer.hold_until.min(cx.now);
             self.settle(cx, slot);
         }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::{Class, PeerLifecycle, dialer::Job, discovery::is_usable};
 use crate::{
     cx::{Cx, Here, Signal},
-    peers::{Peer, Slot},
+    peers::{Connection, Peer, Slot},
     view::Capabilities,
     vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time},
 };
@@ -98,8 +98,12 @@ impl PeerLifecycle {
         if self.peers.at(slot).connections.is_empty() {
             return;
         }
-        let peer = self.peers.at_mut(slot);
-        peer.connections.retain(|connection| connection.closing.is_none_or(|since| since + CLOSING > now));
+        let stuck = |connection: &Connection| connection.closing.is_some_and(|since| since + CLOSING <= now);
+        let stuck: Vec<ConnectionId> =
+            self.peers.at(slot).connections.iter().filter(|one| stuck(one)).map(|one| one.id).collect();
+        for connection in stuck {
+            self.lost(slot, connection);
+        }
 
         let peer = self.peers.at(slot);
         let first = peer.standing().map(|connection| connection.since).min();

@@ -201,11 +201,15 @@ impl Book {
         self.known.retain(|known| known.expires(config) > now);
     }
 
+    /// Failures count no more: things are different now.
     pub(crate) fn forgive(&mut self, now: Time) {
-        for known in &mut self.known {
-            known.retry_at = known.retry_at.min(now);
-            known.failures = 0;
-        }
+        self.override_waits(now);
+        self.known.iter_mut().for_each(|known| known.failures = 0);
+    }
+
+    /// One more try at once; the failures still count.
+    pub(crate) fn override_waits(&mut self, now: Time) {
+        self.known.iter_mut().for_each(|known| known.retry_at = known.retry_at.min(now));
     }
 
     /// The least useful one: most failures, then longest unheard.

@@ -96,8 +96,8 @@ pub struct LifecycleConfig {
     pub max_peers: u32,
     /// Addresses kept per peer; default 16.
     pub max_addresses: u8,
-    /// Addresses kept per peer and source that no connection has proven; default 3. More lets whoever speaks about a
-    /// peer push others' words out.
+    /// Addresses kept per peer and source that no connection has proven; default 4: TCP and QUIC, IPv4 and IPv6. More
+    /// lets whoever speaks about a peer push others' words out.
     pub max_unproven: u8,
     /// Connections above which nobody new is looked for; default 32 (server 200).
     pub low_water: u32,
@@ -305,6 +305,10 @@ impl Config {
         for (at, bootstrap) in self.bootstrap.iter().enumerate() {
             let field = format!("bootstrap[{at}]");
             check(bootstrap.address.is_some(), &field, "needs an address, not only a peer id");
+            let nowhere = bootstrap.address.as_ref().is_some_and(|address| {
+                address.port() == Some(0) || address.scope().is_some_and(|scope| !scope.is_dialable())
+            });
+            check(!nowhere, &field, "nobody can be at such an address");
             let relayed = bootstrap.address.as_ref().is_some_and(Address::is_relayed);
             check(
                 !relayed || bootstrap.peer.is_some(),
@@ -395,7 +399,7 @@ impl Default for LifecycleConfig {
         Self {
             max_peers: 1_024,
             max_addresses: 16,
-            max_unproven: 3,
+            max_unproven: 4,
             low_water: 32,
             high_water: 48,
             dial_slots: 16,

@@ -201,11 +201,11 @@ impl Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PeerDiscovered { source, .. } => write!(f, "found {source}"),
+            Self::PeerDiscovered { .. } => f.write_str("discovered"),
             Self::PeerConnected { path, direction, address, .. } => {
                 write!(f, "connected {path} ({direction}, {address})")
             }
-            Self::PeerIdentified { agent, .. } => write!(f, "introduced itself as {agent}"),
+            Self::PeerIdentified { agent, .. } => write!(f, "identified as {agent}"),
             Self::PathChanged { from, to, .. } => write!(f, "now connected {to} (before: {from})"),
             Self::PeerSyncing { .. } => f.write_str("exchanging data"),
             Self::PeerSynced { position: Some(position), .. } => write!(f, "data exchanged up to {position}"),

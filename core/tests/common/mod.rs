@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use kinfolk_core::{
-    Action, Address, Command, CommandId, Config, ConnectionId, Direction, Event, Identity, Interfaces, ListenerId, Node,
-    Notice, Origin, PeerId, Prefix, Reason, Source, Started, Time,
+    Action, Address, Command, CommandId, Config, ConnectionId, Direction, Event, Identity, Interfaces, ListenerId,
+    Node, Notice, Origin, PeerId, Prefix, Reason, Source, Started, Time,
     view::{PeerView, State},
 };
 
@@ -156,11 +156,8 @@ impl Rig {
     /// Takes the only dial so far and lets it succeed at its first address.
     pub fn dial_succeeds(&mut self, n: u64) -> ConnectionId {
         let dials = self.dials();
-        let (dial, _, addresses) = dials
-            .into_iter()
-            .rev()
-            .find(|(_, to, _)| to.is_none() || *to == Some(peer(n)))
-            .expect("a dial");
+        let (dial, _, addresses) =
+            dials.into_iter().rev().find(|(_, to, _)| to.is_none() || *to == Some(peer(n))).expect("a dial");
         self.connected(n, Direction::Outbound, addresses[0].clone(), Origin::Dial(dial))
     }
 
