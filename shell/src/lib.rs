@@ -12,3 +12,4 @@ mod snapshot;
 pub mod store;
 pub mod trace;
 pub mod why;
+pub mod network;

@@ -1,0 +1,178 @@
+//! All protocols of a node in one behaviour.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kinfolk_core::{Config, Scope};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, identify,
+    identity::Keypair,
+    kad::{self, RecordKey},
+    mdns, ping,
+    swarm::{FromSwarm, NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use super::{
+    NetworkError, NetworkSettings,
+    gate::{Gate, Limits},
+    governed::Governed,
+    ids,
+    shelf::Shelf,
+};
+
+/// How long records and memberships live in the hash table. The core announces them again at a quarter of it.
+const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
+
+/// See the module.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour<A: NetworkBehaviour> {
+    /// The first field: it is asked first.
+    pub(super) gate: Gate,
+    pub(super) identify: Governed<identify::Behaviour>,
+    pub(super) ping: ping::Behaviour,
+    pub(super) kad: Governed<kad::Behaviour<Shelf>>,
+    pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
+    pub(super) app: Governed<A>,
+}
+
+/// The addresses that the core itself has put into the routing table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Routed(Arc<Mutex<HashMap<PeerId, Vec<Multiaddr>>>>);
+
+impl Routed {
+    pub(super) fn add(&self, peer: PeerId, address: Multiaddr) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_peer = table.entry(peer).or_default();
+        if !of_peer.contains(&address) {
+            of_peer.push(address);
+        }
+    }
+
+    pub(super) fn remove(&self, peer: &PeerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    pub(super) fn of(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned().unwrap_or_default()
+    }
+
+    /// Whether Kademlia may dial, and tell others, this address: an endpoint on the internet, or what the core routed.
+    pub(super) fn allows(&self, peer: &PeerId, address: &Multiaddr) -> bool {
+        if let Some((ip, ..)) = ids::endpoint(address)
+            && Scope::of(ip).is_global()
+        {
+            return true;
+        }
+        let address = ids::without_peer(address.clone());
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.get(peer).is_some_and(|of_peer| of_peer.contains(&address))
+    }
+}
+
+/// The key whose providers are the members of the network: the SHA-256 of `kinfolk network: NAME`, as a multihash, which
+/// is what other implementations take for a provider's key.
+pub(super) fn network_key(name: &str) -> RecordKey {
+    let mut key = vec![0x12, 0x20];
+    key.extend_from_slice(&ids::sha_256(format!("kinfolk network: {name}").as_bytes()));
+    RecordKey::from(key)
+}
+
+impl<A: NetworkBehaviour> Behaviour<A> {
+    pub(super) fn new(key: &Keypair, settings: &NetworkSettings, routed: Routed, app: A) -> Result<Self, NetworkError> {
+        let local = key.public().to_peer_id();
+        let config: &Config = &settings.config;
+        let mut gate = Gate::new(limits(config));
+        for pinned in &config.pinned {
+            gate.pin(ids::peer_to_libp2p(&pinned.peer), true);
+        }
+        let mdns = config
+            .mdns
+            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(NetworkError::Mdns))
+            .transpose()?
+            .map(|mdns| Governed::new(mdns, announced, Box::new(|_, _| false)));
+        Ok(Self {
+            gate,
+            identify: Governed::new(identify(key, settings), everything, Box::new(|_, _| false)),
+            ping: ping::Behaviour::new(
+                ping::Config::new().with_interval(settings.ping_interval).with_timeout(settings.ping_timeout),
+            ),
+            kad: Governed::new(
+                kademlia(local, config)?,
+                nothing_listened,
+                Box::new(move |peer, address| routed.allows(peer, address)),
+            ),
+            mdns: mdns.into(),
+            // The guard stops what an application's dials must not reach.
+            app: Governed::new(app, everything, Box::new(|_, _| true)),
+        })
+    }
+}
+
+/// Strangers may fill what the core trims to `high_water`, and a little more, so that trimming and not this wall decides
+/// who stays.
+fn limits(config: &Config) -> Limits {
+    let lifecycle = &config.lifecycle;
+    Limits {
+        total: lifecycle.high_water.saturating_add(lifecycle.dial_slots).saturating_add(16),
+        per_peer: 8,
+        pending: 64,
+        pending_per_network: 32,
+    }
+}
+
+fn identify(key: &Keypair, settings: &NetworkSettings) -> identify::Behaviour {
+    // Without the signed record: rust-libp2p signs it in a way that makes js-libp2p drop the whole message.
+    let config = identify::Config::new(settings.config.protocols.identify.clone(), key.public())
+        .with_agent_version(settings.agent.clone())
+        .with_hide_listen_addrs(true)
+        // Addresses of peers are the core's.
+        .with_cache_size(0);
+    identify::Behaviour::new(config)
+}
+
+fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, NetworkError> {
+    let protocol = StreamProtocol::try_from_owned(config.protocols.kademlia.clone())
+        .map_err(|_| NetworkError::Protocol(config.protocols.kademlia.clone()))?;
+    let mut kademlia = kad::Config::new(protocol);
+    kademlia
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_record_ttl(Some(RECORD_LIFETIME))
+        .set_provider_record_ttl(Some(RECORD_LIFETIME))
+        .set_caching(kad::Caching::Disabled)
+        // The core repeats all of these itself.
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_periodic_bootstrap_interval(None);
+    let max_peers = config.lifecycle.max_peers.clamp(64, 20_000) as usize;
+    let shelf = Shelf::new(local, network_key(&config.network), max_peers);
+    let mut behaviour = kad::Behaviour::with_config(local, shelf, kademlia);
+    // By itself it would serve as soon as an address is advertised.
+    behaviour.set_mode(Some(kad::Mode::Client));
+    Ok(behaviour)
+}
+
+fn everything(_: &FromSwarm<'_>) -> bool {
+    true
+}
+
+/// Kademlia is not told where we listen: it would tell others, and begin look-ups by itself.
+fn nothing_listened(event: &FromSwarm<'_>) -> bool {
+    !matches!(event, FromSwarm::NewListenAddr(_) | FromSwarm::ExpiredListenAddr(_))
+}
+
+/// mDNS announces what others on the link can use.
+fn announced(event: &FromSwarm<'_>) -> bool {
+    let useful = |address| ids::first_ip(address).is_some_and(|ip| !ip.is_loopback());
+    if let FromSwarm::NewListenAddr(new) = event {
+        useful(new.addr)
+    } else if let FromSwarm::ExpiredListenAddr(expired) = event {
+        useful(expired.addr)
+    } else {
+        true
+    }
+}

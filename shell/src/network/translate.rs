@@ -1,0 +1,449 @@
+//! libp2p's events, in the core's words.
+
+use std::{collections::BTreeMap, io, time::Instant};
+
+use kinfolk_core::{
+    Address, Asker, CloseCause, ConnectionId as CoreConnectionId, DialError, Direction, Event, HeldId, Identity,
+    ListenError, ListenerId as CoreListenerId, Origin, Source, network_of,
+};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, transport::ListenerId},
+    identify, mdns, ping,
+    swarm::{self, ConnectionError, ConnectionId, NetworkBehaviour, SwarmEvent},
+};
+
+use super::{
+    Connection, Happened, Held, MAX_HELD, Network,
+    behaviour::BehaviourEvent,
+    errors,
+    governed::Said,
+    ids::{self, address_to_core, peer_to_core, real_peer, told_address},
+    repeats::Pace,
+};
+
+/// What one event may hold.
+pub(super) const MAX_ADDRESSES: usize = 32;
+const MAX_PROTOCOLS: usize = 64;
+/// Characters of a protocol's, program's or version's name.
+const MAX_NAME: usize = 128;
+/// Peers found by mDNS that the core is told of. More on one link are a prank.
+const MAX_BY_MDNS: usize = 256;
+/// What we remember of how others see us.
+const MAX_SEEN_AS: usize = 32;
+/// A peer that says the same again is reported no more often.
+const SAME_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+/// A knock with our own identity this soon after we dialled ourselves is our own.
+const OWN_ECHO: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl<A: NetworkBehaviour> Network<A> {
+    pub(super) fn translate(&mut self, event: SwarmEvent<BehaviourEvent<A>>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                established_in,
+                concurrent_dial_errors,
+                ..
+            } => {
+                let failed = concurrent_dial_errors.map_or(0, |errors| errors.len());
+                self.counters.add("dials.addresses_failed_before_success", failed as u64);
+                self.on_connected(peer_id, connection_id, &endpoint, established_in);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let cause = self.close_cause(connection_id, cause);
+                if let Some(connection) = self.connections.remove(&connection_id) {
+                    self.by_number.remove(&connection.number);
+                    let connection = CoreConnectionId(connection.number);
+                    self.tell(Event::Disconnected { connection, peer: peer_to_core(peer_id), cause });
+                }
+            }
+            SwarmEvent::IncomingConnection { .. } => self.counters.count("connections.knocks"),
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
+                self.on_knock(&send_back_addr, &error, peer_id);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.on_dial_failed(connection_id, &error);
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => match self.listener(listener_id) {
+                Some((listener, command)) => {
+                    self.tell(Event::Listening { listener, command, address: address_to_core(&address) });
+                }
+                None => self.counters.count("listeners.others"),
+            },
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => match self.listener(listener_id) {
+                Some((listener, _)) => {
+                    self.tell(Event::ListenAddressGone { listener, address: address_to_core(&address) });
+                }
+                None => self.counters.count("listeners.others"),
+            },
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.on_listener_closed(listener_id, &addresses, reason);
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                self.counters.count("listeners.errors");
+                tracing::debug!(%error, "a listener goes on after an error");
+            }
+            SwarmEvent::Dialing { .. } => self.counters.count("dials.released"),
+            SwarmEvent::NewExternalAddrCandidate { .. } => self.counters.count("addresses.candidates"),
+            SwarmEvent::ExternalAddrConfirmed { .. } => self.counters.count("addresses.confirmed"),
+            SwarmEvent::ExternalAddrExpired { .. } => self.counters.count("addresses.expired"),
+            SwarmEvent::NewExternalAddrOfPeer { .. } => self.counters.count("addresses.of_peers"),
+            _ => self.counters.count("unknown"),
+        }
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent<A>) {
+        match event {
+            BehaviourEvent::Gate(never) => match never {},
+            BehaviourEvent::Identify(said) => {
+                if let Some(event) = self.on_said(Asker::Identify, said) {
+                    self.on_identify(event);
+                }
+            }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result }) => {
+                if let Some(connection) = self.number(connection) {
+                    let result = result.map_err(|error| errors::of_ping(&error));
+                    self.tell(Event::Pinged { connection, peer: peer_to_core(peer), result });
+                }
+            }
+            BehaviourEvent::Kad(said) => {
+                if let Some(event) = self.on_said(Asker::Kademlia, said) {
+                    self.on_kademlia(event);
+                }
+            }
+            BehaviourEvent::Mdns(Said::Own(mdns::Event::Discovered(found))) => self.on_found(found),
+            BehaviourEvent::Mdns(Said::Own(mdns::Event::Expired(lost))) => self.on_lost(lost),
+            BehaviourEvent::Mdns(
+                Said::Candidate(_)
+                | Said::Confirmed(_)
+                | Said::Expired(_)
+                | Said::Dial { .. }
+                | Said::DialFailed { .. },
+            ) => self.counters.count("unknown"),
+            BehaviourEvent::App(said) => {
+                if let Some(event) = self.on_said(Asker::Application, said) {
+                    self.out.push_back(Happened::App(event));
+                }
+            }
+        }
+    }
+
+    /// What every governed behaviour may say. Its own event comes back.
+    fn on_said<E>(&mut self, asker: Asker, said: Said<E>) -> Option<E> {
+        match said {
+            Said::Own(event) => return Some(event),
+            Said::Candidate(address) => {
+                if let Some(known) = self.own_address(address) {
+                    self.tell(Event::Candidate { asker, address: known });
+                }
+            }
+            Said::Confirmed(address) => {
+                if let Some(known) = self.own_address(address) {
+                    self.tell(Event::Confirmed { asker, address: known });
+                }
+            }
+            Said::Expired(address) => self.tell(Event::Unconfirmed { asker, address: address_to_core(&address) }),
+            Said::Dial { dial, peer } => self.on_wish(asker, dial, peer),
+            Said::DialFailed { dial, error } => {
+                if let Some(released) = self.end_released(dial) {
+                    self.tell(Event::HeldFailed { held: released, error });
+                }
+            }
+        }
+        None
+    }
+
+    fn own_address(&mut self, address: Multiaddr) -> Option<Address> {
+        let known = told_address(&address);
+        if known.is_none() {
+            self.counters.count("cut.addresses");
+        } else if !self.seen_as.contains(&address) {
+            if self.seen_as.len() == MAX_SEEN_AS {
+                self.seen_as.pop_front();
+            }
+            self.seen_as.push_back(address);
+        }
+        known
+    }
+
+    /// A behaviour wants to dial.
+    fn on_wish(&mut self, asker: Asker, dial: ConnectionId, peer: Option<PeerId>) {
+        if asker == Asker::Kademlia
+            && let Some(peer) = peer
+            && self.swarm.behaviour_mut().kad.addresses(dial, peer).is_empty()
+        {
+            // Nothing would come of it.
+            self.counters.count("dials.without_address");
+            self.refuse(asker, dial, Some(peer));
+            return;
+        }
+        if self.held.len() == MAX_HELD
+            && let Some(oldest) = self.held.pop_front()
+        {
+            self.refuse(oldest.asker, oldest.dial, oldest.peer);
+            self.tell(Event::HeldFailed { held: oldest.number, error: DialError::Limit });
+        }
+        self.last_held += 1;
+        let number = HeldId(self.last_held);
+        self.held.push_back(Held { number, dial, asker, peer });
+        self.tell(Event::DialHeld { held: number, asker, peer: peer.map(peer_to_core) });
+    }
+
+    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, took: std::time::Duration) {
+        let (direction, origin) = if endpoint.is_listener() {
+            (Direction::Inbound, Origin::Inbound)
+        } else if let Some(dial) = self.end_dial(id) {
+            (Direction::Outbound, Origin::Dial(dial.command))
+        } else if let Some(held) = self.end_released(id) {
+            (Direction::Outbound, Origin::Held(held))
+        } else {
+            // The gate lets no other dial out.
+            self.counters.count("unknown");
+            self.swarm.close_connection(id);
+            return;
+        };
+        self.last_connection += 1;
+        let number = self.last_connection;
+        let known = peer_to_core(peer);
+        let connection = Connection { number, peer: known, identity: None, pace: Pace::new(Instant::now()) };
+        self.connections.insert(id, connection);
+        self.by_number.insert(number, id);
+        self.tell(Event::Connected {
+            connection: CoreConnectionId(number),
+            peer: known,
+            direction,
+            address: address_to_core(endpoint.get_remote_address()),
+            origin,
+            took,
+        });
+    }
+
+    fn close_cause(&mut self, id: ConnectionId, cause: Option<ConnectionError>) -> CloseCause {
+        let ours = self.closing.remove(&id);
+        match cause {
+            _ if ours => CloseCause::Ours,
+            None => CloseCause::Ours,
+            Some(ConnectionError::KeepAliveTimeout) => CloseCause::Idle,
+            Some(ConnectionError::IO(error)) if errors::is_remote_close(&error) => CloseCause::Remote,
+            Some(ConnectionError::IO(error)) => CloseCause::Broken(errors::text(&error)),
+        }
+    }
+
+    fn on_knock(&mut self, from: &Multiaddr, error: &swarm::ListenError, peer: Option<PeerId>) {
+        let address = address_to_core(from);
+        let error = errors::of_knock(error);
+        if error == DialError::OwnIdentity {
+            // Not when we have just dialled ourselves, through a NAT that leads back, say.
+            let echo = self.last_self_dial.is_some_and(|at| at.elapsed() < OWN_ECHO);
+            if echo || !self.dials.is_empty() || !self.released.is_empty() {
+                self.counters.count("knocks.own");
+            } else {
+                self.on_copy(from);
+            }
+            return;
+        }
+        let network = address.host_ip().map(network_of);
+        let whose = if error == DialError::Denied { peer } else { None };
+        let kind = format!("{network:?} {:?} {whose:?}", std::mem::discriminant(&error));
+        self.counters.count(match error {
+            DialError::Denied => "refused.denied_peers",
+            DialError::Limit => "refused.over_limit",
+            DialError::ConnectionRefused
+            | DialError::TimedOut
+            | DialError::Unreachable
+            | DialError::NameNotFound
+            | DialError::WrongPeer(_)
+            | DialError::OwnIdentity
+            | DialError::Handshake
+            | DialError::Unsupported
+            | DialError::NoAddresses
+            | DialError::Cancelled
+            | DialError::Other(_) => "knocks.failed",
+        });
+        if let Some(count) = self.knocks.note(kind) {
+            let peer = peer.as_ref().and_then(real_peer);
+            self.tell(Event::InboundFailed { address, peer, error, count });
+        }
+    }
+
+    /// Somebody else has our key.
+    fn on_copy(&mut self, at: &Multiaddr) {
+        let at = ids::without_peer(at.clone());
+        // Ports of knocks differ each time.
+        let kind = ids::endpoint(&at).map_or_else(|| at.to_string(), |(ip, ..)| ip.to_string());
+        self.counters.count("copies.seen");
+        if self.copies.note(kind).is_some() {
+            self.tell(Event::OwnIdentitySeen { address: address_to_core(&at) });
+        }
+    }
+
+    fn on_dial_failed(&mut self, id: ConnectionId, error: &swarm::DialError) {
+        self.note_self(error);
+        if matches!(error, swarm::DialError::Transport(errors)
+            if errors.iter().any(|(_, error)| errors::of_transport(error) == DialError::Denied))
+        {
+            self.counters.count("refused.by_guard");
+        }
+        // A behaviour's failed dial is told by its wrapper, also when the swarm shows nothing.
+        if self.dials.contains_key(&id) {
+            self.dial_failed(id, error);
+        }
+    }
+
+    /// When a dial ends at ourselves, it is another machine with our key, unless it was an address of ours.
+    fn note_self(&mut self, error: &swarm::DialError) {
+        let swarm::DialError::LocalPeerId { address } = error else { return };
+        let address = ids::without_peer(address.clone());
+        let ours = self.seen_as.contains(&address)
+            || self.swarm.listeners().chain(self.swarm.external_addresses()).any(|own| *own == address);
+        self.last_self_dial = Some(Instant::now());
+        if ours {
+            self.counters.count("dials.to_ourselves");
+        } else {
+            self.on_copy(&address);
+        }
+    }
+
+    fn on_listener_closed(&mut self, id: ListenerId, addresses: &[Multiaddr], reason: io::Result<()>) {
+        let Some(listener) = self.listeners.remove(&id) else {
+            self.counters.count("listeners.others");
+            return;
+        };
+        for address in addresses {
+            self.tell(Event::ListenAddressGone { listener: listener.number, address: address_to_core(address) });
+        }
+        let error = match reason {
+            Ok(()) => ListenError::Closed,
+            Err(error) => errors::of_listener(&error),
+        };
+        self.tell(Event::ListenFailed { command: listener.command, error });
+    }
+
+    fn on_identify(&mut self, event: identify::Event) {
+        match event {
+            identify::Event::Received { connection_id, peer_id, info } => {
+                let Some(number) = self.number(connection_id) else { return };
+                let identity = self.identity(peer_id, info);
+                let now = Instant::now();
+                let Some(connection) = self.connections.get_mut(&connection_id) else { return };
+                let news = match &connection.identity {
+                    Some((known, at)) => *known != identity || now.saturating_duration_since(*at) >= SAME_AGAIN,
+                    None => true,
+                };
+                if !news {
+                    self.counters.count("identify.unchanged");
+                } else if !connection.pace.take(now) {
+                    self.counters.count("identify.too_often");
+                } else {
+                    let peer = connection.peer;
+                    connection.identity = Some((identity.clone(), now));
+                    self.tell(Event::Identified { connection: number, peer, identity: Box::new(identity) });
+                }
+            }
+            identify::Event::Error { connection_id, peer_id, error } => {
+                if let Some(connection) = self.number(connection_id) {
+                    let error = errors::plain(&error.to_string(), 200);
+                    self.tell(Event::IdentifyFailed { connection, peer: peer_to_core(peer_id), error });
+                }
+            }
+            identify::Event::Sent { .. } => self.counters.count("identify.sent"),
+            // What *we* pushed, whatever the name; what others push comes as `Received`.
+            identify::Event::Pushed { .. } => self.counters.count("identify.pushed"),
+        }
+    }
+
+    fn identity(&mut self, peer: PeerId, info: identify::Info) -> Identity {
+        let (addresses, cut_addresses) = told(info.listen_addrs.iter(), MAX_ADDRESSES);
+        let all = info.protocols.len();
+        let protocols: Vec<String> = info
+            .protocols
+            .iter()
+            .filter(|protocol| protocol.as_ref().len() <= MAX_NAME)
+            .take(MAX_PROTOCOLS)
+            .map(|protocol| errors::plain(protocol.as_ref(), MAX_NAME))
+            .collect();
+        let cut_protocols = (all - protocols.len()) as u32;
+        self.counters.add("cut.addresses", cut_addresses.into());
+        self.counters.add("cut.protocols", cut_protocols.into());
+        if cut_addresses + cut_protocols > 0 {
+            tracing::debug!(%peer, cut_addresses, cut_protocols, "an introduction was cut to size");
+        }
+        Identity {
+            protocol_version: errors::plain(&info.protocol_version, MAX_NAME),
+            agent: errors::plain(&info.agent_version, MAX_NAME),
+            protocols,
+            addresses,
+            observed: told_address(&info.observed_addr),
+            cut: cut_addresses + cut_protocols,
+        }
+    }
+
+    fn on_found(&mut self, found: Vec<(PeerId, Multiaddr)>) {
+        for (peer, addresses) in by_peer(found) {
+            let known = self.by_mdns.contains_key(&peer);
+            let Some(core) = real_peer(&peer).filter(|_| known || self.by_mdns.len() < MAX_BY_MDNS) else {
+                self.counters.count("cut.mdns_peers");
+                continue;
+            };
+            *self.by_mdns.entry(peer).or_default() += addresses.len() as u32;
+            let (addresses, cut) = told(addresses.iter().filter(|address| !is_loopback(address)), MAX_ADDRESSES);
+            self.counters.add("cut.addresses", cut.into());
+            if !addresses.is_empty() {
+                self.tell(Event::Found { source: Source::Mdns, peer: core, addresses, cut });
+            }
+        }
+    }
+
+    fn on_lost(&mut self, lost: Vec<(PeerId, Multiaddr)>) {
+        for (peer, addresses) in by_peer(lost) {
+            let Some(left) = self.by_mdns.get_mut(&peer) else { continue };
+            *left = left.saturating_sub(addresses.len() as u32);
+            if *left == 0 {
+                self.by_mdns.remove(&peer);
+            }
+            let Some(core) = real_peer(&peer) else { continue };
+            let known: Vec<Address> = addresses.iter().filter_map(told_address).collect();
+            // All of them: what is not told as lost would stay.
+            for addresses in known.chunks(MAX_ADDRESSES) {
+                self.tell(Event::Lost { source: Source::Mdns, peer: core, addresses: addresses.to_vec() });
+            }
+        }
+    }
+
+    pub(super) fn number(&self, id: ConnectionId) -> Option<CoreConnectionId> {
+        self.connections.get(&id).map(|connection| CoreConnectionId(connection.number))
+    }
+
+    fn listener(&self, id: ListenerId) -> Option<(CoreListenerId, kinfolk_core::CommandId)> {
+        self.listeners.get(&id).map(|listener| (listener.number, listener.command))
+    }
+}
+
+/// At most `max` of what somebody told us, and how many are missing.
+pub(super) fn told<'a>(addresses: impl Iterator<Item = &'a Multiaddr>, max: usize) -> (Vec<Address>, u32) {
+    let mut known: Vec<Address> = vec![];
+    let mut cut = 0u32;
+    for address in addresses {
+        match told_address(address) {
+            Some(address) if known.contains(&address) => {}
+            Some(address) if known.len() < max => known.push(address),
+            Some(_) | None => cut = cut.saturating_add(1),
+        }
+    }
+    (known, cut)
+}
+
+fn by_peer(list: Vec<(PeerId, Multiaddr)>) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+    let mut peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+    for (peer, address) in list {
+        peers.entry(peer).or_default().push(address);
+    }
+    peers
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    ids::endpoint(address).is_some_and(|(ip, ..)| ip.is_loopback())
+}
