@@ -10,6 +10,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use kinfolk_core::{PeerId, Time};
 use kinfolk_sim::{
+    bless::{BlessError, Blessed, bless, traces},
+    redact::{RedactError, Redacted, redact},
     replay::{self, replay},
     show::{Filter, Form, show},
     stat::stat,
@@ -40,9 +42,13 @@ enum Command {
     ///
     /// Ends at the first difference and shows it with what stands around it.
     Replay(ReplayArgs),
-    /// Look at a trace, or change it.
+    /// Look at a trace, or redact it.
     #[command(subcommand)]
     Trace(TraceCommand),
+    /// Write into golden traces what the present core commands, after an intended change.
+    ///
+    /// The inputs stay; review the change as a diff.
+    Bless(BlessArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -51,6 +57,11 @@ enum TraceCommand {
     Show(ShowArgs),
     /// Count what is in it.
     Stat(StatArgs),
+    /// Rename all peers, addresses and hosts, keeping order and prefixes.
+    ///
+    /// Not renamed: network and protocol names, agents, ports, times. The new trace is replayed before it is put in its
+    /// place; if the core would command anything else, nothing is written.
+    Redact(RedactArgs),
 }
 
 #[derive(Args, Debug)]
@@ -95,6 +106,27 @@ struct StatArgs {
     json: bool,
 }
 
+#[derive(Args, Debug)]
+struct RedactArgs {
+    /// The trace, plain or compressed.
+    from: PathBuf,
+    /// Where the redacted one goes; compressed if the name ends in `.zst`.
+    to: PathBuf,
+    /// Print one JSON value.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct BlessArgs {
+    /// Traces, or folders of them, such as `tests/traces`.
+    #[arg(required = true)]
+    places: Vec<PathBuf>,
+    /// Print a JSON value for each trace.
+    #[arg(long)]
+    json: bool,
+}
+
 /// What a command came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
@@ -125,6 +157,8 @@ fn run(cli: Cli, out: &mut dyn Write) -> io::Result<Outcome> {
         Command::Replay(args) => run_replay(&args, out),
         Command::Trace(TraceCommand::Show(args)) => run_show(args, out),
         Command::Trace(TraceCommand::Stat(args)) => run_stat(&args, out),
+        Command::Trace(TraceCommand::Redact(args)) => run_redact(&args, out),
+        Command::Bless(args) => run_bless(&args, out),
     }
 }
 
@@ -182,6 +216,85 @@ fn run_stat(args: &StatArgs, out: &mut dyn Write) -> io::Result<Outcome> {
             Ok(Outcome::Unreadable)
         }
     }
+}
+
+fn run_redact(args: &RedactArgs, out: &mut dyn Write) -> io::Result<Outcome> {
+    let redacted = match redact(&args.from, &args.to) {
+        Ok(redacted) => redacted,
+        Err(RedactError::Read(error)) => return unreadable(&error, args.json, out),
+        Err(error) => {
+            if args.json {
+                writeln!(out, "{}", json!({"type": "error", "error": {"message": error.to_string()}}))?;
+            }
+            complain(error.to_string().trim_end());
+            return Ok(match error {
+                RedactError::Write(_) | RedactError::SameFile(_) => Outcome::Unwritable,
+                RedactError::Changed { .. }
+                | RedactError::Broken { .. }
+                | RedactError::NoFile
+                | RedactError::Read(_) => Outcome::Unreadable,
+                RedactError::DoesNotReplay(_) | RedactError::Differs(_) | RedactError::NoNames => Outcome::Different,
+            });
+        }
+    };
+    if args.json {
+        let Redacted { peers, addresses, names, inputs, commands, problem } = &redacted;
+        let error = problem.as_ref().map(|problem| json!(problem.to_json()));
+        let value = json!({
+            "file": args.to, "peers": peers, "addresses": addresses, "names": names, "inputs": inputs,
+            "commands": commands, "error": error,
+        });
+        writeln!(out, "{value}")?;
+    } else {
+        writeln!(out, "{}: {redacted}", args.to.display())?;
+    }
+    match &redacted.problem {
+        None => Ok(Outcome::Well),
+        Some(problem) => {
+            out.flush()?;
+            complain(&problem.to_string());
+            Ok(Outcome::Unreadable)
+        }
+    }
+}
+
+fn run_bless(args: &BlessArgs, out: &mut dyn Write) -> io::Result<Outcome> {
+    let mut outcome = Outcome::Well;
+    for place in &args.places {
+        let files = match traces(place) {
+            Ok(files) if files.is_empty() => Err("there are no traces in it".to_string()),
+            files => files.map_err(|error| error.to_string()),
+        };
+        let files = files.unwrap_or_else(|error| {
+            complain(&format!("{}: {error}", place.display()));
+            outcome = Outcome::Unreadable;
+            vec![]
+        });
+        for file in files {
+            match bless(&file) {
+                Ok(blessed) if args.json => {
+                    let Blessed { inputs, changed_inputs, commands_before, commands_now, changed_headers } = blessed;
+                    let value = json!({
+                        "file": file, "changed": blessed.is_changed(), "inputs": inputs, "changed_inputs": changed_inputs,
+                        "commands_before": commands_before, "commands_now": commands_now,
+                        "changed_headers": changed_headers,
+                    });
+                    writeln!(out, "{value}")?;
+                }
+                Ok(blessed) => writeln!(out, "{}: {blessed}", file.display())?,
+                Err(error) => {
+                    out.flush()?;
+                    complain(&error.to_string());
+                    outcome = match error {
+                        BlessError::Read(_) => Outcome::Unreadable,
+                        BlessError::Write(_) => Outcome::Unwritable,
+                        BlessError::Panicked { .. } => Outcome::Different,
+                    };
+                }
+            }
+        }
+    }
+    Ok(outcome)
 }
 
 /// Says so where people look, and with `--json` where programs do.

@@ -7,7 +7,9 @@
 //! Everything here streams: a trace may be larger than memory, and is taken for hostile. A file that is cut off or
 //! damaged gives all that stands before the damage, and then one clear error with its place.
 
+pub mod bless;
 pub mod record;
+pub mod redact;
 pub mod replay;
 pub mod show;
 pub mod stat;

@@ -1,6 +1,9 @@
 //! A node that is told again what a trace says it was told.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use kinfolk_core::{
     Command, Node, PeerId,
@@ -73,21 +76,23 @@ impl Player {
             self.node = Some(Node::new());
             return Began::Fresh;
         };
-        let restored = match Node::deserialize(&**checkpoint) {
+        let restored = match restore(checkpoint) {
             Ok(node) => node,
-            Err(error) => {
+            Err(what) => {
                 if !continues {
                     self.node = None;
                 }
-                return Began::Unusable { what: error.to_string(), goes_on: continues };
+                return Began::Unusable { what, goes_on: continues };
             }
         };
         let before = self.node.replace(restored);
         if !continues {
             return Began::Restored;
         }
-        let got = serde_json::to_value(before).unwrap_or_default();
-        Began::Continued(mismatch(checkpoint, &got, String::new()))
+        match serde_json::to_value(before) {
+            Ok(got) => Began::Continued(mismatch(checkpoint, &got, String::new())),
+            Err(error) => Began::Unusable { what: error.to_string(), goes_on: true },
+        }
     }
 
     /// Hands in one input and drains what comes of it.
@@ -99,16 +104,38 @@ impl Player {
         }));
         told.map_err(|payload| {
             self.node = None;
-            let text = payload.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-            Fault::Panicked(text.unwrap_or("without words").to_string())
+            Fault::Panicked(panic_words(&*payload))
         })
     }
 
-    /// The node as it stands, for a checkpoint.
-    pub(crate) fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
+    /// Takes in a segment's header, but goes on with the node of the segment before wherever nothing is missing, and
+    /// gives the checkpoint that this core would write there.
+    pub(crate) fn begin_anew(&mut self, header: &Header<Value>) -> Result<Option<Value>, String> {
+        let continues = self.continues(header);
+        self.segment = Some((header.node, header.segment));
+        let Some(checkpoint) = &header.checkpoint else {
+            self.node = Some(Node::new());
+            return Ok(None);
+        };
+        if !continues {
+            self.node = Some(restore(checkpoint)?);
+        }
+        serde_json::to_value(&self.node).map(Some).map_err(|error| error.to_string())
     }
+}
+
+/// The node of a checkpoint, which is a part of a file and may hold anything.
+fn restore(checkpoint: &Value) -> Result<Node, String> {
+    match catch_unwind(|| Node::deserialize(checkpoint)) {
+        Ok(restored) => restored.map_err(|error| error.to_string()),
+        Err(payload) => Err(panic_words(&*payload)),
+    }
+}
+
+fn panic_words(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without words").to_string()
 }
 
 /// The first place at which two values differ, objects by key, lists by index.

@@ -11,7 +11,7 @@ use kinfolk_core::{
 };
 
 pub use kinds::{COMMANDS, EVENTS, NOTICES, command_kind, dial_error_kind, event_kind, notice_kind};
-pub use time::{Utc, parse_span, span};
+pub use time::{Utc, count, parse_span, span};
 
 /// Longer lists are cut in words; JSON has them whole.
 const LIST: usize = 4;

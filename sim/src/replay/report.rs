@@ -81,19 +81,22 @@ impl Difference {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, segments, inputs, commands, .. } = self;
+        let (segments, inputs) = (words::count(*segments, "segment"), words::count(*inputs, "input"));
+        let commands = words::count(*commands, "command");
         match &self.difference {
             None if self.problems.is_empty() => write!(f, "{file}: replayed, all equal: ")?,
             None => write!(f, "{file}: all equal as far as it can be replayed: ")?,
             Some(_) => write!(f, "{file}: DIFFERS after ")?,
         }
-        write!(f, "{segments} segments, {inputs} inputs, {commands} commands, {}", words::span(self.node_time))?;
+        write!(f, "{segments}, {inputs}, {commands}, {}", words::span(self.node_time))?;
         write!(f, " of node time in {}", words::span(self.took))?;
         if let Some(speed) = self.speed().filter(|speed| *speed > 0) {
             write!(f, " ({speed} times real time)")?;
         }
         writeln!(f)?;
         if self.gaps > 0 {
-            writeln!(f, "  {} gaps between segments, {} inputs lost in them", self.gaps, self.lost)?;
+            let (gaps, lost) = (words::count(self.gaps, "gap"), words::count(self.lost, "input"));
+            writeln!(f, "  {gaps} between segments, {lost} lost")?;
         }
         if self.is_of_another_core() {
             let versions: Vec<&str> = self.recorded_by.iter().map(String::as_str).collect();

@@ -123,7 +123,10 @@ impl fmt::Display for Problem {
                  stands before is good",
             ),
             Self::Compression(what) => {
-                write!(f, "the compressed data is damaged here ({what}); what stands before is good")
+                write!(
+                    f,
+                    "the compressed data is damaged ({what}), here or, as it is checked piece by piece, shortly before"
+                )
             }
             Self::TooLong => write!(f, "the line is longer than {} MiB; no trace has such lines", MAX_LINE >> 20),
             Self::NotJson { column: 0, what } => write!(f, "no JSON: {what}"),
@@ -133,8 +136,8 @@ impl fmt::Display for Problem {
                 let (first, last) = (FORMATS.start(), FORMATS.end());
                 write!(f, "the trace has format {found}, and this kinfolk-sim reads ")?;
                 if first == last { write!(f, "format {last}") } else { write!(f, "formats {first} to {last}") }?;
-                let (age, other) = if *found > u64::from(*last) { ("newer", "newer") } else { ("older", "older") };
-                write!(f, ": it comes from a {age} Kinfolk; use the kinfolk-sim of a {other} one")
+                let age = if *found > u64::from(*last) { "a newer" } else { "an older" };
+                write!(f, "; it comes from {age} Kinfolk: use the kinfolk-sim of that one")
             }
             Self::BadHeader(what) => write!(f, "the segment's header can't be understood: {what}"),
             Self::BadFrame(what) => write!(f, "the frame can't be understood: {what}"),

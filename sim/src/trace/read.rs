@@ -114,7 +114,9 @@ impl<C: DeserializeOwned> Reader<C> {
             };
             return match entry {
                 Ok(entry) => Ok(Some(entry)),
-                Err(Problem::NotJson { .. }) if end == End::File && self.line > 1 => Err(Problem::CutOff),
+                Err(Problem::NotJson { .. }) if end == End::File && (self.line > 1 || is_header(line)) => {
+                    Err(Problem::CutOff)
+                }
                 Err(problem) => Err(problem),
             };
         }
@@ -195,11 +197,13 @@ fn json_or(line: &[u8], otherwise: impl FnOnce() -> Problem) -> Problem {
     }
 }
 
-/// The parser's words without its line number, which is always 1 here.
+/// The parser's words without its line number, which is always 1 here, and without all the words that would be right.
 fn words(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(at) => text[..at].to_string(),
-        None => text,
+    let mut text = error.to_string();
+    for end in [" at line ", ", expected one of "] {
+        if let Some(at) = text.rfind(end) {
+            text.truncate(at);
+        }
     }
+    text
 }

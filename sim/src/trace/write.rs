@@ -58,7 +58,13 @@ impl Writer {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let (file, temporary) = builder.prefix(".trace-").tempfile_in(folder)?.into_parts();
         let file = BufWriter::new(file);
-        let sink = if compress { Sink::Zstd(zstd::Encoder::new(file, LEVEL)?) } else { Sink::Plain(file) };
+        let sink = if compress {
+            let mut encoder = zstd::Encoder::new(file, LEVEL)?;
+            encoder.include_checksum(true)?;
+            Sink::Zstd(encoder)
+        } else {
+            Sink::Plain(file)
+        };
         Ok(Self { place: place.to_path_buf(), temporary, sink })
     }
 
