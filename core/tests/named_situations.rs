@@ -1,5 +1,7 @@
 //! What the node does in situations that have a name: the commands, in words, with their reasons.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+
 mod common;
 
 use common::*;

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, channel::oneshot, stream::BoxStream};
+use futures::{FutureExt, Stream, StreamExt, channel::oneshot, future::BoxFuture, stream::BoxStream};
 use futures_timer::Delay;
 use kinfolk_core::{
     Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, Time, trace::Frame,
@@ -101,6 +101,8 @@ pub struct Setup {
     pub store: Option<Store>,
     /// Where to record.
     pub recorder: Option<Recorder>,
+    /// What is to be done last, before `shutdown` returns.
+    pub finish: BoxFuture<'static, ()>,
 }
 
 /// Carries events to the core and its commands to the world. [`Driver::run`] is to be spawned.
@@ -116,6 +118,7 @@ pub struct Driver<W: World> {
     data_dir: Option<String>,
     store: Option<Store>,
     recorder: Option<Recorder>,
+    finish: BoxFuture<'static, ()>,
     why: Why,
     asks: BTreeMap<RequestId, oneshot::Sender<Result<Answer, AskError>>>,
     next_request: u64,
@@ -168,6 +171,7 @@ impl<W: World> Driver<W> {
             data_dir: setup.data_dir,
             store: setup.store,
             recorder: setup.recorder,
+            finish: setup.finish,
             why: Why::default(),
             asks: BTreeMap::new(),
             next_request: 1,
@@ -463,10 +467,16 @@ impl<W: World> Driver<W> {
     }
 
     async fn end(self, reply: Option<oneshot::Sender<()>>) {
-        let Self { mut world, ends, app, store, recorder, asks, .. } = self;
-        drop(asks);
-        ends.subscribers.close();
-        drop(app);
+        let Self { mut world, mut ends, app, store, recorder, finish, asks, .. } = self;
+        // Whoever asks for anything now learns that the node is gone; whoever wants its end waits for it.
+        ends.requests.close();
+        let mut replies: Vec<oneshot::Sender<()>> = reply.into_iter().collect();
+        while let Some(Some(request)) = ends.requests.next().now_or_never() {
+            if let Request::Shutdown { reply } = request {
+                replies.push(reply);
+            }
+        }
+        drop((asks, ends, app));
         if !self.world_is_over && world.farewell() {
             let rest = async { while world.next().await.is_some() {} };
             futures::future::select(Box::pin(rest), Delay::new(FAREWELL)).await;
@@ -478,12 +488,15 @@ impl<W: World> Driver<W> {
         if let Some(recorder) = recorder {
             recorder.close().await;
         }
-        // Whoever else asked to shut down learns of it by the end of its channel; so these go last.
-        drop((ends, reply));
+        finish.await;
+        for reply in replies {
+            // Nobody may be waiting.
+            let _ = reply.send(());
+        }
     }
 }
 
-const NO_TRACE: &str = "this node has no data folder, so there is nowhere to record to";
+const NO_TRACE: &str = "this node can't record: it has no data folder, or no use of the folder `traces` in it";
 
 /// A source that has ended has nothing to say any more.
 fn some<T>(poll: Poll<Option<T>>) -> Poll<T> {

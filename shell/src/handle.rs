@@ -346,7 +346,9 @@ pub(crate) enum Request {
 
 /// Who listens to notices. `None`: the driver has ended.
 #[derive(Clone)]
-pub(crate) struct Subscribers(Arc<Mutex<Option<Vec<Feeder<Arc<Told>>>>>>);
+pub(crate) struct Subscribers(Arc<Mutex<Option<Feeders>>>);
+
+type Feeders = Vec<Feeder<Arc<Told>>>;
 
 impl Subscribers {
     fn subscribe(&self) -> EventStream {

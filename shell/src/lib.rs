@@ -8,6 +8,7 @@ pub mod feed;
 pub mod handle;
 pub mod identity;
 pub mod interfaces;
+pub mod node;
 mod snapshot;
 pub mod store;
 pub mod trace;

@@ -466,25 +466,19 @@ fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
-    match error {
-        rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => true,
-            // "no such table", "no such column" in a file that claims our version.
-            ErrorCode::Unknown => true,
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "everything else is about the file system, not the file"
-            )]
-            _ => false,
-        },
-        // A value of another kind than its STRICT column allows.
-        rusqlite::Error::InvalidColumnType(..)
-        | rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::Utf8Error(..) => true,
-        #[expect(clippy::wildcard_enum_match_arm, reason = "none of the others can come of a damaged file")]
-        _ => false,
+    if let rusqlite::Error::SqliteFailure(failure, _) = error {
+        // `Unknown` is "no such table" in a file that claims our version. The other codes are about the file system.
+        return matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown);
     }
+    // "No such table" again, and values of another kind than their STRICT columns allow.
+    matches!(
+        error,
+        rusqlite::Error::SqlInputError { .. }
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
 }
 
 fn set_aside(path: &Path, unix_time: u64) -> Result<PathBuf, StoreError> {
@@ -708,9 +702,9 @@ mod tests {
     fn frames_are_small_and_the_last_is_marked() {
         let count = |peers: u32| {
             let frames = frames((0..peers).map(|number| stored(number, false)).collect());
-            let count = |event: &Event| match event {
-                Event::StoreLoaded { peers, last } => (peers.len(), *last),
-                other => panic!("{other:?}"),
+            let count = |event: &Event| {
+                let Event::StoreLoaded { peers, last } = event else { panic!("{event:?}") };
+                (peers.len(), *last)
             };
             frames.iter().map(count).collect::<Vec<_>>()
         };

@@ -1,5 +1,7 @@
 //! The driver between the real core and a world that does what the test says, on three executors.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod common;
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};

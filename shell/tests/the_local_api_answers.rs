@@ -1,5 +1,7 @@
 //! The local API over a real Unix socket: every path, and what is wrong said so that it can be put right.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod common;
 
 use std::{

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kinfolk_core::trace::{CORE_VERSION, FORMAT};
+use kinfolk_core::trace::Header;
 
 use crate::{
     player::{Fault, Player},
@@ -87,12 +87,13 @@ pub fn bless(file: &Path) -> Result<Blessed, BlessError> {
         let bad = |core, what| reader.error_at(line, segment, Problem::BadCheckpoint { core, what });
         match item.entry {
             Entry::Header(old) => {
-                let mut new = old.clone();
-                new.kinfolk_trace = FORMAT;
-                new.core = CORE_VERSION.to_string();
-                new.checkpoint = player.begin_anew(&old).map_err(|what| bad(old.core.clone(), what))?.map(Box::new);
-                blessed.changed_headers += u64::from(new != old);
-                segment = Some(new.segment);
+                let bad = |what| bad(old.core.clone(), what);
+                let checkpoint = player.begin_anew(&old).map_err(bad)?.map(Box::new);
+                let Header { node, segment: number, reason, t, unix_time, lost, .. } = old;
+                let new = Header { lost, checkpoint, ..Header::new(node, number, reason, t, unix_time) };
+                blessed.changed_headers +=
+                    u64::from(serde_json::to_value(&new).ok() != serde_json::to_value(&old).ok());
+                segment = Some(number);
                 writer.header(&new)?;
             }
             Entry::Frame(mut frame) => {

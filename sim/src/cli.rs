@@ -233,7 +233,7 @@ fn run_redact(args: &RedactArgs, out: &mut dyn Write) -> io::Result<Outcome> {
                 | RedactError::Broken { .. }
                 | RedactError::NoFile
                 | RedactError::Read(_) => Outcome::Unreadable,
-                RedactError::DoesNotReplay(_) | RedactError::Differs(_) | RedactError::NoNames => Outcome::Different,
+                RedactError::DoesNotReplay(_) | RedactError::Differs(_) => Outcome::Different,
             });
         }
     };

@@ -12,6 +12,8 @@ use kinfolk_core::{
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::words;
+
 /// The node of the segment at hand, and whose trace it is.
 #[derive(Default)]
 pub(crate) struct Player {
@@ -110,7 +112,7 @@ impl Player {
 
     /// Takes in a segment's header, but goes on with the node of the segment before wherever nothing is missing, and
     /// gives the checkpoint that this core would write there.
-    pub(crate) fn begin_anew(&mut self, header: &Header<Value>) -> Result<Option<Value>, String> {
+    pub(crate) fn begin_anew(&mut self, header: &Header<Value>) -> Result<Option<Node>, String> {
         let continues = self.continues(header);
         self.segment = Some((header.node, header.segment));
         let Some(checkpoint) = &header.checkpoint else {
@@ -120,7 +122,7 @@ impl Player {
         if !continues {
             self.node = Some(restore(checkpoint)?);
         }
-        serde_json::to_value(&self.node).map(Some).map_err(|error| error.to_string())
+        Ok(self.node.clone())
     }
 }
 
@@ -135,7 +137,7 @@ fn restore(checkpoint: &Value) -> Result<Node, String> {
 fn panic_words(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without words").to_string()
+    words::fit(text.unwrap_or("a panic without words").to_string())
 }
 
 /// The first place at which two values differ, objects by key, lists by index.

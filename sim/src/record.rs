@@ -40,13 +40,13 @@ pub struct Spins {
 }
 
 impl Recording {
-    /// Starts a node and its trace.
-    pub fn start(started: Started) -> Self {
+    /// Starts a node and its trace. Its first commands come with it.
+    pub fn start(started: Started) -> (Self, Vec<Command>) {
         let header = Header::new(started.local, 1, SegmentReason::Start, Time::ZERO, started.unix_time);
         let lines = vec![Line::Header(Box::new(header.clone()))];
         let mut recording = Self { node: Node::new(), header, now: Time::ZERO, lines };
-        recording.feed(Time::ZERO, Event::Started(Box::new(started)));
-        recording
+        let commands = recording.feed(Time::ZERO, Event::Started(Box::new(started)));
+        (recording, commands)
     }
 
     /// Tells the node something; it is woken before at each deadline that lies before `t`, as a shell would. What it

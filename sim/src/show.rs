@@ -193,6 +193,7 @@ fn show_header(
         SegmentReason::Gap => "after a gap",
         SegmentReason::Asked => "recording is switched on",
     };
+    let core = words::fit(core.clone());
     let blank = if line > 1 { "\n" } else { "" };
     writeln!(out, "{blank}== segment {segment}: {why} at {t} ({}), core {core}, node {node}", Utc(*unix_time))?;
     if *lost > 0 {

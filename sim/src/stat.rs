@@ -200,7 +200,7 @@ impl Stat {
 impl fmt::Display for Stat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<String> = self.nodes.iter().map(PeerId::to_string).collect();
-        let cores: Vec<&str> = self.cores.iter().map(String::as_str).collect();
+        let cores: Vec<String> = self.cores.iter().cloned().map(words::fit).collect();
         writeln!(f, "{}: node {}, core {}", self.file, nodes.join(", "), cores.join(", "))?;
         if let (Some(first), Some(last)) = (self.first, self.last) {
             writeln!(f, "  {} to {}, {} of node time", Utc(first), Utc(last), words::span(self.node_time))?;

@@ -11,7 +11,7 @@ use kinfolk_core::{
 };
 
 pub use kinds::{COMMANDS, EVENTS, NOTICES, command_kind, dial_error_kind, event_kind, notice_kind};
-pub use time::{Utc, count, parse_span, span};
+pub use time::{Utc, parse_span, span};
 
 /// Longer lists are cut in words; JSON has them whole.
 const LIST: usize = 4;
@@ -110,11 +110,31 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
     peers
 }
 
+/// A number of things: `1 input`, `2 inputs`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 fn text(tell: impl FnOnce(&mut String) -> fmt::Result) -> String {
     let mut text = String::new();
     let told = tell(&mut text);
     debug_assert!(told.is_ok(), "a string takes everything");
-    text
+    fit(text)
+}
+
+/// A text that others wrote, fit for a terminal: nothing in it moves the cursor, ends the line or turns it around.
+pub fn fit(text: String) -> String {
+    if text.contains(is_unfit) { text.chars().flat_map(shown).collect() } else { text }
+}
+
+fn is_unfit(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn shown(c: char) -> impl Iterator<Item = char> {
+    let escaped = is_unfit(c).then(|| c.escape_default());
+    let plain = escaped.is_none().then_some(c);
+    escaped.into_iter().flatten().chain(plain)
 }
 
 fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
@@ -132,7 +152,7 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
             settings(w, config)
         }
         Event::StoreLoaded { peers, last } => {
-            write!(w, "the store remembers {} peers", peers.len())?;
+            write!(w, "the store remembers {}", count(peers.len() as u64, "peer", "peers"))?;
             some(w, ": ", peers.iter().map(Stored))?;
             w.write_str(if *last { "; that was all" } else { "; more follow" })
         }
@@ -231,12 +251,16 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
         Event::Routed { peer, present: true } => write!(w, "{peer} is in the routing table now"),
         Event::Routed { peer, present: false } => write!(w, "{peer} is no longer in the routing table"),
         Event::QueryFound { query, peers, cut } => {
-            write!(w, "query {query} found {} peers", peers.len())?;
-            some(w, ": ", peers.iter().map(|(peer, addresses)| format!("{peer} ({} addresses)", addresses.len())))?;
+            write!(w, "query {query} found {}", count(peers.len() as u64, "peer", "peers"))?;
+            some(w, ": ", peers.iter().map(|(peer, found)| format!("{peer} ({})", addresses(found.len()))))?;
             more(w, *cut)
         }
         Event::QueryEnded { query, successes, failures } => {
-            write!(w, "query {query} is over: {successes} peers answered, {failures} did not")
+            write!(
+                w,
+                "query {query} is over: {} answered, {failures} did not",
+                count((*successes).into(), "peer", "peers")
+            )
         }
         Event::Refused { command, refusal } => write!(w, "{command} could not be done: {refusal}"),
     }
@@ -285,7 +309,7 @@ fn ask(w: &mut String, ask: &Ask) -> fmt::Result {
         Ask::Protect(peer) => write!(w, "protect the connections to {peer}"),
         Ask::Unprotect(peer) => write!(w, "no longer protect the connections to {peer}"),
         Ask::Sync { peer, position, pending } => {
-            write!(w, "data flow with {peer}: {pending} requests open")?;
+            write!(w, "data flow with {peer}: {} open", count((*pending).into(), "request", "requests"))?;
             position.map_or(Ok(()), |position| write!(w, ", position {position}"))
         }
     }
@@ -306,10 +330,14 @@ struct Stored<'a>(&'a StoredPeer);
 impl fmt::Display for Stored<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(stored) = self;
-        write!(f, "{} ({} addresses", stored.peer, stored.addresses.len())?;
+        write!(f, "{} ({}", stored.peer, addresses(stored.addresses.len()))?;
         f.write_str(if stored.pinned { ", pinned" } else { "" })?;
         f.write_str(if stored.blocked { ", blocked)" } else { ")" })
     }
+}
+
+fn addresses(number: usize) -> String {
+    count(number as u64, "address", "addresses")
 }
 
 fn list(w: &mut String, before: &str, addresses: &[Address]) -> fmt::Result {

@@ -9,10 +9,12 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use kinfolk_core::{
-    Address, Config, Event, PeerId, Scope, Source, Started, Time,
+    Action, Address, Ask, Asker, CloseCause, Config, ConnectionId, DialError, Direction, Event, Identity, Origin,
+    PeerAddress, PeerId, RequestId, Scope, Source, Started, Time,
     trace::{Frame, SegmentReason},
 };
 use kinfolk_sim::{
@@ -21,6 +23,7 @@ use kinfolk_sim::{
     replay::{Options, replay},
     trace::{Entry, Reader},
 };
+use proptest::prelude::*;
 use serde_json::Value;
 
 struct Files {
@@ -219,7 +222,7 @@ fn a_network_that_is_called_like_a_host_is_renamed_with_it() {
     config.bootstrap = vec!["/dns4/elohim.example/tcp/4001".parse().unwrap()];
     config.network = "elohim.example".into();
     let started = Started { config: config.validate().unwrap(), ..common::started() };
-    let mut recording = Recording::start(started);
+    let (mut recording, _) = Recording::start(started);
     recording.segment(SegmentReason::Rotation, 0);
     recording.save(&from).unwrap();
     redact(&from, &to).unwrap();
@@ -260,4 +263,79 @@ fn the_trace_itself_is_never_overwritten() {
     assert_eq!(fs::read(&from).unwrap(), before);
     assert!(matches!(redact(Path::new("-"), &from), Err(RedactError::NoFile)));
     assert!(matches!(redact(&from, &files.path("no/such/folder.jsonl")), Err(RedactError::Write(_))));
+}
+
+/// What a node may be told, with many peers and addresses that are near each other.
+fn told() -> impl Strategy<Value = Event> {
+    let hosts = prop_oneof![
+        (0_u8..4, 0_u8..4).prop_map(|(net, host)| format!("/ip4/192.168.{net}.{host}")),
+        (0_u8..4, any::<u8>()).prop_map(|(net, host)| format!("/ip4/45.10.{net}.{host}")),
+        (any::<u8>(), any::<u8>()).prop_map(|(a, b)| format!("/ip4/{a}.{b}.7.7")),
+        (0_u16..4, 0_u16..4).prop_map(|(net, host)| format!("/ip6/2a01:4f8:{net}::{host}")),
+        (0_u16..4).prop_map(|host| format!("/ip6/fe80::{host}")),
+        (0_u8..9).prop_map(|host| format!("/dns4/host{host}.smith.example")),
+    ];
+    let ports = prop_oneof![Just("/tcp/4001"), Just("/udp/4001/quic-v1"), Just("/tcp/443/tls/ws")];
+    let address = (hosts, ports).prop_map(|(host, port)| common::address(&format!("{host}{port}")));
+    let addresses = proptest::collection::vec(address.clone(), 1..6);
+    let peer = || (2_u8..12).prop_map(common::peer);
+    let source = prop_oneof![Just(Source::Mdns), Just(Source::Kademlia), Just(Source::Identify), Just(Source::Store)];
+    let connection = || (1_u64..6).prop_map(ConnectionId);
+    prop_oneof![
+        4 => (source.clone(), peer(), addresses.clone())
+            .prop_map(|(source, peer, addresses)| Event::Found { source, peer, addresses, cut: 0 }),
+        1 => (source, peer(), addresses.clone())
+            .prop_map(|(source, peer, addresses)| Event::Lost { source, peer, addresses }),
+        4 => (connection(), peer(), address.clone()).prop_map(|(connection, peer, address)| Event::Connected {
+            connection,
+            peer,
+            direction: Direction::Inbound,
+            address,
+            origin: Origin::Inbound,
+            took: Duration::from_millis(9),
+        }),
+        2 => (connection(), peer(), addresses, address.clone()).prop_map(|(connection, peer, addresses, observed)| {
+            let protocols = vec!["/elohim/kad/1.0.0".into(), "/ipfs/ping/1.0.0".into()];
+            let agent = format!("kinfolk at {observed}");
+            let protocol_version = "/elohim/id/1.0.0".into();
+            let observed = Some(observed);
+            let identity = Identity { protocol_version, agent, protocols, addresses, observed, cut: 0 };
+            Event::Identified { connection, peer, identity: Box::new(identity) }
+        }),
+        2 => (connection(), peer())
+            .prop_map(|(connection, peer)| Event::Disconnected { connection, peer, cause: CloseCause::Remote }),
+        1 => (peer(), address.clone()).prop_map(|(peer, address)| Event::Asked {
+            request: RequestId(1),
+            ask: Ask::Connect(PeerAddress::new(peer, address)),
+        }),
+        1 => peer().prop_map(|peer| Event::Asked { request: RequestId(2), ask: Ask::Block(peer) }),
+        1 => address.prop_map(|address| Event::Candidate { asker: Asker::Identify, address }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    /// The core looks at nothing that redaction does not keep: any run at all can be redacted.
+    #[test]
+    fn any_run_can_be_redacted(told in proptest::collection::vec((0_u64..40, told(), any::<bool>()), 1..60)) {
+        let files = Files::new();
+        let (mut recording, _) = Recording::start(common::started());
+        let mut at = 0;
+        for (wait, event, segment) in told {
+            at += wait;
+            for command in recording.tell(Time::from_secs(at), event).unwrap() {
+                if let Action::Dial { addresses, .. } = command.action {
+                    let failures = addresses.into_iter().map(|address| (address, DialError::TimedOut)).collect();
+                    let failed = Event::DialFailed { dial: command.id, failures, error: DialError::TimedOut };
+                    recording.tell(Time::from_secs(at + 1), failed).unwrap();
+                }
+            }
+            if segment {
+                recording.segment(SegmentReason::Rotation, 0);
+            }
+        }
+        let (redacted, _, new) = files.redacted(&recording);
+        prop_assert!(redacted.problem.is_none());
+        prop_assert!(!new.contains("smith") && !new.contains(&common::peer(1).to_string()));
+    }
 }

@@ -1,12 +1,10 @@
 //! What is said about peers, by whom, and what of it is believed.
 
-use alloc::vec::Vec;
-
 use super::PeerLifecycle;
 use crate::{
     cx::{Cx, Here},
     peers::{Peer, Slot, Sources, Told},
-    vocabulary::{Action, Address, Notice, PeerId, Reason, Scope, Source, StoredPeer},
+    vocabulary::{Action, Address, Notice, PeerId, Reason, Scope, Source, StoredPeer, Time},
 };
 
 impl PeerLifecycle {
@@ -19,21 +17,28 @@ impl PeerLifecycle {
         addresses: &[Address],
         cut: u32,
     ) -> Option<Slot> {
-        let believed: Vec<&Address> =
-            addresses.iter().filter(|address| is_believable(cx.here, source, address)).collect();
+        let here = cx.here;
+        let mut believed = addresses.iter().filter(|address| is_believable(here, source, address)).peekable();
         let slot = match self.peers.find(&peer) {
             Some(slot) => slot,
-            None if believed.is_empty() => return None,
-            None => self.admit(cx, peer, source)?,
+            None => {
+                believed.peek()?;
+                self.admit(cx, peer, source)?
+            }
         };
         let known = self.peers.at_mut(slot);
-        let mut ignored = cut;
+        let (mut ignored, mut news) = (cut, false);
         for address in believed {
             match known.book.told(source, address, cx.now, &cx.config.lifecycle) {
+                Told::Again => continue,
                 Told::Known => {}
                 Told::New => known.hold_until = known.hold_until.min(cx.now),
                 Told::Ignored => ignored += 1,
             }
+            news = true;
+        }
+        if !news && ignored == 0 {
+            return Some(slot);
         }
         if ignored > 0 {
             self.distrust(cx, slot, Reason::TooManyAddresses { ignored });
@@ -93,9 +98,9 @@ impl PeerLifecycle {
     /// Says, at most once a minute and peer, that something was not taken.
     pub(super) fn distrust(&mut self, cx: &mut Cx<'_>, slot: Slot, reason: Reason) {
         let peer = self.peers.at_mut(slot);
-        let quiet = peer.distrusted.is_some_and(|at| at + cx.config.lifecycle.flap_window > cx.now);
-        if !quiet {
-            peer.distrusted = Some(cx.now);
+        let said = peer.distrusted > Time::ZERO && peer.distrusted + cx.config.lifecycle.flap_window > cx.now;
+        if !said {
+            peer.distrusted = cx.now;
             let peer = peer.id;
             cx.tell(Notice::PeerDistrusted { peer }, reason);
         }

@@ -49,7 +49,7 @@ fn view(peer: &Peer) -> PeerView<'_> {
             .map(|known| AddressView {
                 address: &known.address,
                 sources: known.sources.iter().collect(),
-                last_success: known.success,
+                last_success: Some(known.success).filter(|at| *at > Time::ZERO),
                 last_error: known.error.as_deref(),
                 retry_at: (known.failures > 0).then_some(known.retry_at),
             })

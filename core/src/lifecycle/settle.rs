@@ -11,7 +11,7 @@ use crate::{
     vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time},
 };
 
-/// A peer is looked at this often even when nothing else is due.
+/// A peer for which nothing else is due is looked at this often.
 const REVIEW: Duration = Duration::from_secs(300);
 /// A connection without any sign of life for this long is dead: pings come every 15 s and fail after 20 s.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -75,8 +75,11 @@ impl PeerLifecycle {
         }
 
         let peer = self.peers.at(slot);
-        wake = wake.min(deadline(peer, cx.now, config)).min(cx.now + REVIEW);
-        self.peers.set_timer(slot, wake);
+        wake = wake.min(deadline(peer, cx.now, config));
+        if wake == Time::MAX {
+            wake = cx.now + REVIEW;
+        }
+        self.peers.set_timer(slot, wake, cx.now);
     }
 
     /// What is overdue.

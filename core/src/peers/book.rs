@@ -20,8 +20,8 @@ pub(crate) struct Known {
     pub(crate) sources: Sources,
     /// When somebody last vouched for it.
     pub(crate) heard: Time,
-    /// When a connection was last made there.
-    pub(crate) success: Option<Time>,
+    /// When a connection was last made there in this run; `Time::ZERO` for never.
+    pub(crate) success: Time,
     /// A connection once stood there, in this run or an earlier one.
     pub(crate) proven: bool,
     pub(crate) failures: u16,
@@ -38,7 +38,9 @@ pub(crate) struct Sources(u8);
 /// What became of an address that was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
-    /// It was known.
+    /// Nothing but that it still holds.
+    Again,
+    /// It was known, from somebody else.
     Known,
     /// It is known now.
     New,
@@ -99,11 +101,11 @@ impl Known {
         if self.sources.is_lasting() {
             return Time::MAX;
         }
-        self.heard.max(self.success.unwrap_or(Time::ZERO)) + config.address_ttl
+        self.heard.max(self.success) + config.address_ttl
     }
 
     pub(crate) fn succeeded(&mut self, now: Time) {
-        self.success = Some(now);
+        self.success = now;
         self.proven = true;
         self.failures = 0;
         self.error = None;
@@ -141,9 +143,10 @@ impl Book {
     /// `source` says the peer is at `address`.
     pub(crate) fn told(&mut self, source: Source, address: &Address, now: Time, config: &LifecycleConfig) -> Told {
         if let Some(known) = self.get_mut(address) {
+            let again = known.sources.contains(source);
             known.sources.add(source);
             known.heard = now;
-            return Told::Known;
+            return if again { Told::Again } else { Told::Known };
         }
         if !Sources::one(source).by_hand() {
             let unproven = |known: &Known| known.sources.contains(source) && !known.proven;
@@ -166,7 +169,7 @@ impl Book {
             address: address.clone(),
             sources: Sources::one(source),
             heard: now,
-            success: None,
+            success: Time::ZERO,
             proven: false,
             failures: 0,
             error: None,
@@ -241,7 +244,8 @@ mod tests {
             assert_eq!(told(&mut book, Source::Kademlia, port), Told::New);
         }
         assert_eq!(told(&mut book, Source::Kademlia, 5), Told::Ignored);
-        assert_eq!(told(&mut book, Source::Kademlia, 1), Told::Known);
+        assert_eq!(told(&mut book, Source::Kademlia, 1), Told::Again);
+        assert_eq!(told(&mut book, Source::Identify, 1), Told::Known);
 
         book.get_mut(&address(3)).unwrap().failed(Time::from_secs(2), DialError::TimedOut, &config, 1, 1);
         assert_eq!(told(&mut book, Source::Kademlia, 5), Told::New);

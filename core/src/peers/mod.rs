@@ -11,6 +11,7 @@ pub(crate) use book::{Book, Sources, Told};
 pub(crate) use peer::{Connection, Peer, Profile, Sync};
 
 use alloc::{collections::BTreeSet, vec::Vec};
+use core::time::Duration;
 
 use hashbrown::HashTable;
 
@@ -39,15 +40,27 @@ pub(crate) struct PeerTable {
     free: Vec<Slot>,
     index: HashTable<Slot>,
     key: u64,
-    /// When each peer is looked at again.
-    timers: BTreeSet<(Time, Slot)>,
+    /// When each peer is looked at again. What is due within `SOON` is kept apart: it belongs to the few peers that
+    /// something happens to, and costs the same however many others are known.
+    soon: BTreeSet<(Time, Slot)>,
+    later: BTreeSet<(Time, Slot)>,
     /// Running number of arrivals.
     arrivals: u64,
 }
 
+const SOON: Duration = Duration::from_secs(600);
+
 impl PeerTable {
     pub(crate) fn new(key: u64) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), index: HashTable::new(), key, timers: BTreeSet::new(), arrivals: 0 }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            key,
+            soon: BTreeSet::new(),
+            later: BTreeSet::new(),
+            arrivals: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -104,33 +117,43 @@ impl PeerTable {
         if let Ok(entry) = self.index.find_entry(jitter::file(self.key, &peer.id), |other| *other == slot) {
             entry.remove();
         }
-        self.timers.remove(&(peer.wake, slot));
+        self.soon.remove(&(peer.wake_soon, slot));
+        self.later.remove(&(peer.wake_later, slot));
         self.free.push(slot);
         peer
     }
 
-    /// Sets when the peer is looked at again; `Time::MAX` for never.
-    pub(crate) fn set_timer(&mut self, slot: Slot, at: Time) {
+    /// Has the peer looked at again at `at` or earlier. A timer that is earlier, and still to come, is left alone: to
+    /// move it on each sign of life would cost more than to look once in vain.
+    pub(crate) fn set_timer(&mut self, slot: Slot, at: Time, now: Time) {
         let peer = self.slots[slot.0 as usize].as_mut().expect("the slot is in use");
-        if peer.wake == at {
-            return;
+        let is_soon = at < now + SOON;
+        if peer.wake_soon != Time::MAX && (!is_soon || peer.wake_soon > at || peer.wake_soon <= now) {
+            self.soon.remove(&(peer.wake_soon, slot));
+            peer.wake_soon = Time::MAX;
         }
-        if peer.wake != Time::MAX {
-            self.timers.remove(&(peer.wake, slot));
+        if peer.wake_later <= now {
+            self.later.remove(&(peer.wake_later, slot));
+            peer.wake_later = Time::MAX;
         }
-        peer.wake = at;
-        if at != Time::MAX {
-            self.timers.insert((at, slot));
+        if is_soon && peer.wake_soon == Time::MAX {
+            peer.wake_soon = at;
+            self.soon.insert((at, slot));
+        }
+        if !is_soon && peer.wake_later > at {
+            self.later.remove(&(peer.wake_later, slot));
+            peer.wake_later = at;
+            self.later.insert((at, slot));
         }
     }
 
     pub(crate) fn next_timer(&self) -> Option<(Time, Slot)> {
-        self.timers.first().copied()
+        self.soon.first().into_iter().chain(self.later.first()).min().copied()
     }
 
     /// Slots in the order in which their timers fall due.
     pub(crate) fn by_timer(&self) -> impl Iterator<Item = Slot> {
-        self.timers.iter().map(|(_, slot)| *slot)
+        self.soon.iter().chain(&self.later).map(|(_, slot)| *slot)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Peer)> {
@@ -155,7 +178,7 @@ struct StoredTable {
 #[cfg(feature = "serde")]
 impl From<PeerTable> for StoredTable {
     fn from(table: PeerTable) -> Self {
-        let PeerTable { slots, free, key, arrivals, index: _, timers: _ } = table;
+        let PeerTable { slots, free, key, arrivals, index: _, soon: _, later: _ } = table;
         Self { slots, free, key, arrivals }
     }
 }
@@ -167,15 +190,19 @@ impl From<StoredTable> for PeerTable {
         let mut table = Self { slots, free, key, arrivals, ..Self::new(key) };
         let filed = |slot: &Slot| table.slots[slot.0 as usize].as_ref().map_or(0, |peer| jitter::file(key, &peer.id));
         let mut index = HashTable::new();
-        let mut timers = BTreeSet::new();
+        let (mut soon, mut later) = (BTreeSet::new(), BTreeSet::new());
         for (slot, peer) in table.iter() {
             index.insert_unique(jitter::file(key, &peer.id), slot, filed);
-            if peer.wake != Time::MAX {
-                timers.insert((peer.wake, slot));
+            if peer.wake_soon != Time::MAX {
+                soon.insert((peer.wake_soon, slot));
+            }
+            if peer.wake_later != Time::MAX {
+                later.insert((peer.wake_later, slot));
             }
         }
         table.index = index;
-        table.timers = timers;
+        table.soon = soon;
+        table.later = later;
         table
     }
 }

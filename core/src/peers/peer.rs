@@ -30,15 +30,16 @@ pub(crate) struct Peer {
     pub(crate) shunned_until: Time,
     /// The shell turns it away.
     pub(crate) denied: bool,
-    /// When something it said was last refused aloud.
-    pub(crate) distrusted: Option<Time>,
+    /// When something it said was last refused aloud; `Time::ZERO` for never.
+    pub(crate) distrusted: Time,
     /// Connections that it dropped lately, and since when they are counted.
     pub(crate) drops: u16,
     pub(crate) drops_since: Time,
     /// Its place in the queue of dials.
     pub(crate) queued: Option<(Class, Time)>,
-    /// Its timer, kept by the table.
-    pub(crate) wake: Time,
+    /// Its timers, kept by the table; `Time::MAX` for none.
+    pub(crate) wake_soon: Time,
+    pub(crate) wake_later: Time,
     /// Users' requests that wait for a connection.
     pub(crate) asks: u16,
 
@@ -115,11 +116,12 @@ impl Peer {
             hold_until: Time::ZERO,
             shunned_until: Time::ZERO,
             denied: false,
-            distrusted: None,
+            distrusted: Time::ZERO,
             drops: 0,
             drops_since: now,
             queued: None,
-            wake: Time::MAX,
+            wake_soon: Time::MAX,
+            wake_later: Time::MAX,
             asks: 0,
             pinned: false,
             pinned_by_settings: false,

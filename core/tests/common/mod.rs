@@ -1,5 +1,11 @@
 //! A node in a test's hands: one input, drain, sleep until the deadline.
-#![allow(unreachable_pub, reason = "shared by test files")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test harness shared by files"
+)]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::time::Duration;

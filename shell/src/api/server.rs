@@ -130,10 +130,19 @@ impl Api {
                 Err(error) => return Err(io("make a socket of", error)),
             }
         }
-        let listener = UnixListener::bind(&path).map_err(|error| io("listen on", error))?;
+        // Made where nobody else can reach it, and moved when it is closed to others: so there is no moment at which it
+        // is open, wherever it lies.
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let private = tempfile::Builder::new()
+            .prefix(".")
+            .rand_bytes(4)
+            .tempdir_in(folder)
+            .map_err(|error| io("make a socket in the folder of", error))?;
+        let first = private.path().join("s");
+        let listener = UnixListener::bind(&first).map_err(|error| io("listen on", error))?;
+        fs::set_permissions(&first, Permissions::from_mode(0o600)).map_err(|error| io("close to others", error))?;
+        fs::rename(&first, &path).map_err(|error| io("make", error))?;
         let file = SocketFile(path.clone());
-        // The folder is closed to others already, so there is no gap between the two steps.
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(|error| io("close to others", error))?;
         Ok(Self { listener, file })
     }
 
@@ -146,8 +155,13 @@ impl Api {
     pub async fn serve(self, node: Control, stop: impl Future<Output = ()> + Send + 'static) {
         let Self { listener, file } = self;
         let listener = Limited { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+        // The file goes while the socket still listens: afterwards the name may be another node's.
+        let stop = async move {
+            stop.await;
+            drop(file);
+        };
         if let Err(error) = axum::serve(listener, router(node)).with_graceful_shutdown(stop).await {
-            tracing::warn!(%error, path = %file.0.display(), "the local API has failed");
+            tracing::warn!(%error, "the local API has failed");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, channel::mpsc, stream};
+use futures::{FutureExt, Stream, StreamExt, channel::mpsc, stream};
 use kinfolk_core::{
     Action, Address, Command, Config, ConnectionId, DialError, Direction, Event, Interfaces, Origin, PeerAddress,
     PeerId, Prefix, Started,
@@ -160,5 +160,6 @@ pub(crate) fn setup(config: Config) -> Setup {
         inputs: stream::iter([Event::StoreLoaded { peers: vec![], last: true }]).boxed(),
         store: None,
         recorder: None,
+        finish: async {}.boxed(),
     }
 }

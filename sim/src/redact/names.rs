@@ -13,8 +13,9 @@ use super::{
     text::{Found, rewrite},
 };
 
-/// How often other names are tried until those addresses that are compared as text keep their order.
-const TRIES: u32 = 64;
+/// How often other names are tried until those addresses that are compared as text keep their order. With many of them
+/// that is hopeless, and rarely matters: the replay tells.
+const TRIES: u32 = 32;
 
 /// Nothing of it changes.
 const WHOLE: Fixed = Fixed { head: usize::MAX, tail: None };
@@ -23,8 +24,7 @@ const WHOLE: Fixed = Fixed { head: usize::MAX, tail: None };
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     peers: BTreeSet<PeerId>,
-    v4: BTreeSet<Ipv4Addr>,
-    v6: BTreeSet<Ipv6Addr>,
+    ips: BTreeSet<IpAddr>,
     names: BTreeSet<String>,
     /// Addresses that the core does not take apart.
     texts: BTreeSet<String>,
@@ -47,11 +47,7 @@ impl Seen {
         rewrite(text, |found| {
             match found {
                 Found::Peer(peer) => drop(self.peers.insert(peer)),
-                Found::Ip(ip) => {
-                    self.insert(ip);
-                    // The core may count by networks, and name them.
-                    self.insert(network_of(ip));
-                }
+                Found::Ip(ip) => drop(self.ips.insert(ip)),
                 Found::Name(name) => {
                     if !self.names.contains(name) {
                         self.names.insert(name.to_string());
@@ -66,25 +62,21 @@ impl Seen {
         }
     }
 
-    fn insert(&mut self, ip: IpAddr) {
-        match ip {
-            IpAddr::V4(ip) => drop(self.v4.insert(ip)),
-            IpAddr::V6(ip) => match embedded_v4(ip) {
-                Some(ip) => drop(self.v4.insert(ip)),
-                None => drop(self.v6.insert(ip)),
-            },
-        }
-    }
-
     /// How many peers, addresses and names there are.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
-        (self.peers.len(), self.v4.len() + self.v6.len(), self.names.len())
+        (self.peers.len(), self.ips.len(), self.names.len())
     }
 
-    /// New names for all. `None`: none could be found with which those addresses that are compared as text would keep
-    /// their order.
-    pub(super) fn rename(&self, coins: &mut Coins) -> Option<Names> {
-        (0..TRIES).map(|_| self.try_rename(coins)).find(|names| self.texts_keep_order(names))
+    /// New names for all; if possible such that those addresses that are compared as text keep their order too.
+    pub(super) fn rename(&self, coins: &mut Coins) -> Names {
+        let mut names = self.try_rename(coins);
+        for _ in 0..TRIES {
+            if self.texts_keep_order(&names) {
+                break;
+            }
+            names = self.try_rename(coins);
+        }
+        names
     }
 
     fn try_rename(&self, coins: &mut Coins) -> Names {
@@ -94,15 +86,26 @@ impl Seen {
         let new = rename(&ids, header, coins).into_iter().map(|id| PeerId::from_bytes(&id));
         let peers = self.peers.iter().copied().zip(new).filter_map(|(old, new)| Some((old, new.ok()?))).collect();
 
-        let old: Vec<Vec<u8>> = self.v4.iter().map(|ip| ip.octets().to_vec()).collect();
+        let (mut old_v4, mut old_v6) = (BTreeSet::new(), BTreeSet::new());
+        // The core may count by networks, and name them.
+        for ip in self.ips.iter().flat_map(|ip| [*ip, network_of(*ip)]) {
+            match ip {
+                IpAddr::V4(ip) => drop(old_v4.insert(ip)),
+                IpAddr::V6(ip) => match embedded_v4(ip) {
+                    Some(ip) => drop(old_v4.insert(ip)),
+                    None => drop(old_v6.insert(ip)),
+                },
+            }
+        }
+        let keys: Vec<Vec<u8>> = old_v4.iter().map(|ip| ip.octets().to_vec()).collect();
         let of = |ip: &[u8]| <[u8; 4]>::try_from(ip).map_or(WHOLE, |ip| fixed(IpAddr::from(ip)));
-        let new = rename(&old, of, coins).into_iter().map(<[u8; 4]>::try_from);
-        let v4 = self.v4.iter().copied().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
+        let new = rename(&keys, of, coins).into_iter().map(<[u8; 4]>::try_from);
+        let v4 = old_v4.into_iter().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
 
-        let old: Vec<Vec<u8>> = self.v6.iter().map(|ip| ip.octets().to_vec()).collect();
+        let keys: Vec<Vec<u8>> = old_v6.iter().map(|ip| ip.octets().to_vec()).collect();
         let of = |ip: &[u8]| <[u8; 16]>::try_from(ip).map_or(WHOLE, |ip| fixed(IpAddr::from(ip)));
-        let new = rename(&old, of, coins).into_iter().map(<[u8; 16]>::try_from);
-        let v6 = self.v6.iter().copied().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
+        let new = rename(&keys, of, coins).into_iter().map(<[u8; 16]>::try_from);
+        let v6 = old_v6.into_iter().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
 
         let width = self.names.len().to_string().len();
         let name = |(at, name): (usize, &String)| {
@@ -115,8 +118,13 @@ impl Seen {
     }
 
     fn texts_keep_order(&self, names: &Names) -> bool {
-        let renamed: Vec<Option<String>> = self.texts.iter().map(|text| names.rewrite(text)).collect();
-        renamed.is_sorted_by(|a, b| a < b)
+        let mut before = None;
+        self.texts.iter().all(|text| {
+            let now = names.rewrite(text);
+            let after = before < now;
+            before = now;
+            after
+        })
     }
 }
 

@@ -81,8 +81,9 @@ impl Difference {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, segments, inputs, commands, .. } = self;
-        let (segments, inputs) = (words::count(*segments, "segment"), words::count(*inputs, "input"));
-        let commands = words::count(*commands, "command");
+        let (segments, inputs) =
+            (words::count(*segments, "segment", "segments"), words::count(*inputs, "input", "inputs"));
+        let commands = words::count(*commands, "command", "commands");
         match &self.difference {
             None if self.problems.is_empty() => write!(f, "{file}: replayed, all equal: ")?,
             None => write!(f, "{file}: all equal as far as it can be replayed: ")?,
@@ -95,11 +96,11 @@ impl fmt::Display for Report {
         }
         writeln!(f)?;
         if self.gaps > 0 {
-            let (gaps, lost) = (words::count(self.gaps, "gap"), words::count(self.lost, "input"));
+            let (gaps, lost) = (words::count(self.gaps, "gap", "gaps"), words::count(self.lost, "input", "inputs"));
             writeln!(f, "  {gaps} between segments, {lost} lost")?;
         }
         if self.is_of_another_core() {
-            let versions: Vec<&str> = self.recorded_by.iter().map(String::as_str).collect();
+            let versions: Vec<String> = self.recorded_by.iter().cloned().map(words::fit).collect();
             writeln!(
                 f,
                 "  recorded by core {}, replayed by core {CORE_VERSION}: differences are to be expected",
@@ -145,6 +146,7 @@ impl fmt::Display for Difference {
                 diff(f, &frame.out, &frame.out)?;
             }
             What::State { at, expected, got } => {
+                let at = words::fit(at.clone());
                 writeln!(f, "\n  the first place that differs, as recorded (-) and as replayed (+): {at}")?;
                 state(f, '-', expected.as_ref())?;
                 state(f, '+', got.as_ref())?;
@@ -204,5 +206,5 @@ fn state(f: &mut fmt::Formatter<'_>, sign: char, value: Option<&Value>) -> fmt::
 }
 
 fn text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_else(|error| format!("(can't be written as JSON: {error})"))
+    words::fit(serde_json::to_string(value).unwrap_or_else(|error| format!("(can't be written as JSON: {error})")))
 }

@@ -3,6 +3,7 @@ use std::{fmt, io};
 use serde::Serialize;
 
 use super::{FORMATS, MAX_LINE};
+use crate::words::fit;
 
 /// Why a trace can't be read on, and where. Everything before that place was read well.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +110,7 @@ impl fmt::Display for ReadError {
         if let Some(segment) = self.segment {
             write!(f, " (segment {segment})")?;
         }
-        write!(f, ": {}", self.problem)
+        write!(f, ": {}", fit(self.problem.to_string()))
     }
 }
 

@@ -41,12 +41,6 @@ pub fn span(span: Duration) -> String {
     }
 }
 
-/// A number of things: `1 input`, `2 inputs`.
-pub fn count(number: u64, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{plural}")
-}
-
 /// Reads a span of time: `90` and `90s` are seconds; `ms`, `m`, `h` and `d` go too, also one after another (`1h30m`),
 /// and with a decimal point (`1.5s`).
 ///

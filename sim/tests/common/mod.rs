@@ -193,7 +193,7 @@ pub fn quiet() -> Recording {
     config.bootstrap = vec![];
     config.mdns = false;
     started.config = config.validate().unwrap();
-    let mut node = Recording::start(started);
+    let (mut node, _) = Recording::start(started);
     for at in 1..4 {
         let event = Event::WallClock { unix_time: 1_790_000_000 + at, synced: true };
         node.tell(Time::from_secs(at), event).unwrap();
@@ -204,7 +204,7 @@ pub fn quiet() -> Recording {
 /// An hour of a small family's node: found by mDNS, connected, lost, dialled again, a bootstrap peer that answers late,
 /// requests, a change of network. Three segments, without a gap.
 pub fn family() -> Recording {
-    let mut node = Recording::start(started());
+    let (mut node, _) = Recording::start(started());
     let secs = Time::from_secs;
     let home = address("/ip4/192.168.1.9/tcp/4001");
     let mut commands = vec![];
