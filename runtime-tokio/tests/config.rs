@@ -106,7 +106,7 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.protocols.kademlia, "/ipfs/kad/1.0.0");
     assert_eq!(config.protocols.identify, "/elohim/id/1.0.0");
     assert_eq!(config.lifecycle.backoff_max, Duration::from_secs(5_400));
-    assert_eq!(settings.host.trace_segment.0, 1 << 20);
+    assert_eq!(settings.host.trace.segment.0, 1 << 20);
     assert_eq!(settings.host.data_dir, bench.home.path().join("here"), "relative to the file");
     assert_eq!(settings.host.api_socket, bench.home.path().join("here/api.sock"));
 }

@@ -14,10 +14,16 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, Stream, StreamExt, channel::oneshot, future::BoxFuture, stream::BoxStream};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    channel::oneshot,
+    future::{BoxFuture, select},
+    stream::BoxStream,
+};
 use futures_timer::Delay;
 use kinfolk_core::{
-    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, Time, trace::Frame,
+    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, StoredPeer, Time,
+    trace::Frame,
 };
 
 use crate::{
@@ -69,11 +75,19 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
         let _ = counters;
     }
 
-    /// Ends what stands, politely; the world is polled for a moment more, until its stream ends or the moment is over.
-    /// `false`: there is nothing to be said.
-    fn farewell(&mut self) -> bool {
-        false
+    /// What an earlier run remembers of a peer. `Action::Remember` says the same for what is new.
+    fn remember(&mut self, stored: &StoredPeer) {
+        let _ = stored;
     }
+
+    /// How much stands: connections, say.
+    fn standing(&self) -> usize {
+        0
+    }
+
+    /// Begins to end what stands, politely, so that the other sides need not wait for silence. The world is polled on for
+    /// a moment, until nothing stands any more.
+    fn farewell(&mut self) {}
 }
 
 /// What happens in the world.
@@ -294,6 +308,9 @@ impl<W: World> Driver<W> {
         if let Event::Configured(config) = &event {
             self.config = (**config).clone().into();
         }
+        if let Event::StoreLoaded { peers, .. } = &event {
+            peers.iter().for_each(|stored| self.world.remember(stored));
+        }
         let recorded = match &mut self.recorder {
             Some(recorder) if recorder.is_recording() => {
                 recorder.before(now, clock::unix_secs(), &self.node);
@@ -477,9 +494,10 @@ impl<W: World> Driver<W> {
             }
         }
         drop((asks, ends, app));
-        if !self.world_is_over && world.farewell() {
-            let rest = async { while world.next().await.is_some() {} };
-            futures::future::select(Box::pin(rest), Delay::new(FAREWELL)).await;
+        if !self.world_is_over && world.standing() > 0 {
+            world.farewell();
+            let rest = async { while world.standing() > 0 && world.next().await.is_some() {} };
+            select(Box::pin(rest), Delay::new(FAREWELL)).await;
         }
         drop(world);
         if let Some(store) = store {

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use kinfolk_core::{Config, Role};
 
-use super::value::{Bytes, Raw, Setting, Wrong};
+use super::{
+    TraceSettings,
+    value::{Raw, Setting, Wrong},
+};
 
 /// All settings while they are being put together. Paths that nobody has set are empty.
 #[derive(Clone, PartialEq, Debug)]
@@ -16,9 +19,7 @@ pub(super) struct Draft {
     pub(super) data_dir: PathBuf,
     pub(super) api_socket: PathBuf,
     pub(super) log: String,
-    pub(super) trace_record: bool,
-    pub(super) trace_segment: Bytes,
-    pub(super) trace_segments: u32,
+    pub(super) trace: TraceSettings,
 }
 
 impl Draft {
@@ -28,9 +29,7 @@ impl Draft {
             data_dir: PathBuf::new(),
             api_socket: PathBuf::new(),
             log: "off".to_owned(),
-            trace_record: true,
-            trace_segment: Bytes(4 << 20),
-            trace_segments: 8,
+            trace: TraceSettings::default(),
         }
     }
 }
@@ -86,9 +85,10 @@ pub(super) static KEYS: &[Key] = keys! {
     "protocols.identify" => core.protocols.identify;
     "protocols.kademlia" => core.protocols.kademlia;
     "api.socket" => api_socket;
-    "trace.record" => trace_record;
-    "trace.segment" => trace_segment;
-    "trace.segments" => trace_segments;
+    "trace.record" => trace.record;
+    "trace.segment" => trace.segment;
+    "trace.segments" => trace.segments;
+    "trace.total" => trace.total;
     "lifecycle.max_peers" => core.lifecycle.max_peers;
     "lifecycle.max_addresses" => core.lifecycle.max_addresses;
     "lifecycle.max_unproven" => core.lifecycle.max_unproven;

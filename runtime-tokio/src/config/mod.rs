@@ -19,6 +19,7 @@ use std::{
 };
 
 use kinfolk_core::{Config, ConfigError, Protocols, Role, ValidConfig};
+use kinfolk_shell::api::server::SOCKET;
 
 pub use self::value::{Bytes, peer_address};
 use self::{
@@ -74,12 +75,21 @@ pub struct HostSettings {
     pub api_socket: PathBuf,
     /// Which log lines are written, in `tracing`'s syntax. Default: `off`.
     pub log: String,
-    /// Whether traces are recorded. Default: yes.
-    pub trace_record: bool,
-    /// A trace segment ends at this size (compressed). Default: 4 MiB.
-    pub trace_segment: Bytes,
+    /// How much is recorded.
+    pub trace: TraceSettings,
+}
+
+/// How much of what happens to a node is recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TraceSettings {
+    /// Whether to record from the start. Default: yes.
+    pub record: bool,
+    /// A segment ends when so much was written after its beginning, on disk. Default: 4 MiB.
+    pub segment: Bytes,
     /// Segments kept; the oldest goes first. Default: 8.
-    pub trace_segments: u32,
+    pub segments: u32,
+    /// Kept on disk by all of them. Default: 32 MiB.
+    pub total: Bytes,
 }
 
 /// Where a setting was made.
@@ -199,9 +209,7 @@ impl Settings {
                     data_dir: draft.data_dir.clone(),
                     api_socket: draft.api_socket.clone(),
                     log: draft.log.clone(),
-                    trace_record: draft.trace_record,
-                    trace_segment: draft.trace_segment,
-                    trace_segments: draft.trace_segments,
+                    trace: draft.trace,
                 };
                 Ok(Self { config, host, file, draft, origins })
             }
@@ -326,7 +334,7 @@ fn settle_paths(
         }
     }
     if draft.api_socket.as_os_str().is_empty() {
-        draft.api_socket = draft.data_dir.join("api.sock");
+        draft.api_socket = draft.data_dir.join(SOCKET);
     }
 }
 
@@ -340,11 +348,16 @@ fn check_host(draft: &Draft, place_of: &impl Fn(&'static str) -> Place, problems
         check(false, "log", format!("must be such as \"info\" or \"kinfolk=debug,libp2p=warn\": {error}"));
     }
     check(
-        (Bytes(64 << 10)..=Bytes(1 << 30)).contains(&draft.trace_segment),
+        (Bytes(64 << 10)..=Bytes(1 << 30)).contains(&draft.trace.segment),
         "trace.segment",
         "must be \"64KiB\" to \"1GiB\"".to_owned(),
     );
-    check((2..=1_000).contains(&draft.trace_segments), "trace.segments", "must be 2 to 1 000".to_owned());
+    check((2..=1_000).contains(&draft.trace.segments), "trace.segments", "must be 2 to 1 000".to_owned());
+    check(
+        (draft.trace.segment..=Bytes(1 << 40)).contains(&draft.trace.total),
+        "trace.total",
+        "must be trace.segment to \"1024GiB\"".to_owned(),
+    );
 }
 
 /// Finds the place of what the core complains about: `listen[2]` is an item of `listen`.
@@ -367,6 +380,21 @@ fn located(
         problem = format!("{problem} (it is {})", (key.get)(draft));
     }
     Problem { place, key: Some(error.field), problem }
+}
+
+impl HostSettings {
+    /// For this data folder, with everything else as by default.
+    pub fn in_folder(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        let api_socket = data_dir.join(SOCKET);
+        Self { data_dir, api_socket, log: "off".to_owned(), trace: TraceSettings::default() }
+    }
+}
+
+impl Default for TraceSettings {
+    fn default() -> Self {
+        Self { record: true, segment: Bytes(4 << 20), segments: 8, total: Bytes(32 << 20) }
+    }
 }
 
 impl Place {

@@ -6,6 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use kinfolk_core::{Address, KademliaMode, PeerAddress, PinnedPeer, Role};
+use kinfolk_shell::network::ids::parse_address;
 use toml::de::DeValue;
 
 /// A value as it was written, before anybody knows what it is for.
@@ -350,12 +351,7 @@ fn pinned(text: &str) -> Result<PeerAddress, String> {
 /// # Errors
 /// What is wrong with the text, in words.
 pub fn peer_address(text: &str) -> Result<PeerAddress, String> {
-    let parsed: PeerAddress = text.parse().map_err(|error| format!("'{}': {error}", shortened(text)))?;
-    // The core carries what it does not reason about as text; here is where that text is held to be a multiaddr.
-    if let Err(error) = text.parse::<libp2p::Multiaddr>() {
-        return Err(format!("'{}' is no multiaddr: {error}", shortened(text)));
-    }
-    Ok(parsed)
+    parse_address(text).map_err(|error| format!("'{}': {error}", shortened(text)))
 }
 
 fn items<T>(raw: &Raw, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Wrong> {

@@ -23,6 +23,7 @@ mod repeats;
 mod shelf;
 mod translate;
 mod transport;
+mod world;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -49,6 +50,7 @@ use libp2p::{
     swarm::{self, ConnectionId, Executor, NetworkBehaviour},
 };
 
+pub use crate::driver::Happened;
 pub use counters::Counters;
 
 use behaviour::{Behaviour, Routed};
@@ -117,15 +119,6 @@ pub enum NetworkError {
     /// mDNS can't be started.
     #[error("looking for peers on the home network (mDNS) can't be started: {0}; `mdns = false` goes without")]
     Mdns(#[source] io::Error),
-}
-
-/// What has happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Happened<E> {
-    /// Something for the core.
-    Core(Event),
-    /// An event of the application's own behaviour.
-    App(E),
 }
 
 /// A node's network: a swarm, and the tables that connect its ids with the core's.
