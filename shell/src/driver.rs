@@ -547,7 +547,7 @@ async fn pause() {
 fn log(command: &Command, notice: &Notice) {
     let (id, peer, because) = (command.id, notice.peer(), &command.reason);
     match notice {
-        Notice::OwnIdentitySeen { .. } | Notice::NotListening { .. } | Notice::PeerDistrusted { .. } => {
+        Notice::OwnIdentitySeen { .. } | Notice::NotListening { .. } => {
             tracing::warn!(command = %id, ?peer, %because, "{notice}");
         }
         Notice::PeerDiscovered { .. }
@@ -559,6 +559,7 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::PeerIdentified { .. }
         | Notice::PathChanged { .. }
         | Notice::PeerDisconnected { .. }
+        | Notice::PeerDistrusted { .. }
         | Notice::Listening { .. }
         | Notice::PortTaken { .. }
         | Notice::HealthChanged { .. }

@@ -195,6 +195,31 @@ impl Control {
         self.ask(Ask::RemoveBootstrap(peer)).await
     }
 
+    /// Does not trim this peer's connections, until [`Control::unprotect`].
+    ///
+    /// # Errors
+    /// When the node declines, or is gone.
+    pub async fn protect(&self, peer: PeerId) -> Result<Answer, RequestError> {
+        self.ask(Ask::Protect(peer)).await
+    }
+
+    /// Undoes `protect`.
+    ///
+    /// # Errors
+    /// When the node declines, or is gone.
+    pub async fn unprotect(&self, peer: PeerId) -> Result<Answer, RequestError> {
+        self.ask(Ask::Unprotect(peer)).await
+    }
+
+    /// Tells of the application's data flow with a peer: how far that peer's data has come, in the application's own count
+    /// (`None`: as before), and how many requests are open. While some are, its connections are kept.
+    ///
+    /// # Errors
+    /// When the node declines, or is gone.
+    pub async fn sync(&self, peer: PeerId, position: Option<u64>, pending: u32) -> Result<Answer, RequestError> {
+        self.ask(Ask::Sync { peer, position, pending }).await
+    }
+
     /// New settings while running.
     ///
     /// # Errors
