@@ -23,6 +23,7 @@ mod repeats;
 mod shelf;
 mod translate;
 mod transport;
+mod twin;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
