@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::{
-    FutureExt, Stream, StreamExt,
+    Stream, StreamExt,
     channel::oneshot,
     future::{BoxFuture, select},
     stream::BoxStream,
@@ -210,14 +210,14 @@ impl<W: World> Driver<W> {
             self.input(Event::Started(Box::new(started)));
         }
         let mut turns = 0;
-        let reply = loop {
+        loop {
             turns += 1;
             if turns >= TURNS {
                 turns = 0;
                 pause().await;
             }
             match poll_fn(|cx| self.next(cx)).await {
-                Turn::Request(Request::Shutdown { reply }) => break Some(reply),
+                Turn::Request(Request::Shutdown) | Turn::Left => break,
                 Turn::Request(request) => self.request(request),
                 Turn::Call(call) => call(self.world.app_mut()),
                 Turn::Input(event) | Turn::World(Happened::Core(event)) => {
@@ -229,10 +229,9 @@ impl<W: World> Driver<W> {
                     let _ = self.app.feed(event);
                 }
                 Turn::Time => self.time(),
-                Turn::Left => break None,
             }
-        };
-        self.end(reply).await;
+        }
+        self.end().await;
     }
 
     /// The next thing to do. Sources take turns in being looked at first, so none can starve another.
@@ -458,7 +457,7 @@ impl<W: World> Driver<W> {
                 None => drop(reply.send(Err(NO_TRACE.to_owned()))),
             },
             // Ends the loop, which sees it first.
-            Request::Shutdown { reply } => drop(reply),
+            Request::Shutdown => {}
         }
     }
 
@@ -487,16 +486,10 @@ impl<W: World> Driver<W> {
         counters
     }
 
-    async fn end(self, reply: Option<oneshot::Sender<()>>) {
+    async fn end(self) {
         let Self { mut world, mut ends, app, store, recorder, finish, asks, .. } = self;
-        // Whoever asks for anything now learns that the node is gone; whoever wants its end waits for it.
-        ends.requests.close();
-        let mut replies: Vec<oneshot::Sender<()>> = reply.into_iter().collect();
-        while let Some(Some(request)) = ends.requests.next().now_or_never() {
-            if let Request::Shutdown { reply } = request {
-                replies.push(reply);
-            }
-        }
+        let ended = ends.ended.take();
+        // Whoever asks for anything now learns that the node is gone.
         drop((asks, ends, app));
         if !self.world_is_over && world.standing() > 0 {
             world.farewell();
@@ -512,10 +505,7 @@ impl<W: World> Driver<W> {
             recorder.close().await;
         }
         finish.await;
-        for reply in replies {
-            // Nobody may be waiting.
-            let _ = reply.send(());
-        }
+        drop(ended);
     }
 }
 
@@ -547,7 +537,7 @@ async fn pause() {
 fn log(command: &Command, notice: &Notice) {
     let (id, peer, because) = (command.id, notice.peer(), &command.reason);
     match notice {
-        Notice::OwnIdentitySeen { .. } | Notice::NotListening { .. } | Notice::PeerDistrusted { .. } => {
+        Notice::OwnIdentitySeen { .. } | Notice::NotListening { .. } => {
             tracing::warn!(command = %id, ?peer, %because, "{notice}");
         }
         Notice::PeerDiscovered { .. }
@@ -559,6 +549,7 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::PeerIdentified { .. }
         | Notice::PathChanged { .. }
         | Notice::PeerDisconnected { .. }
+        | Notice::PeerDistrusted { .. }
         | Notice::Listening { .. }
         | Notice::PortTaken { .. }
         | Notice::HealthChanged { .. }
