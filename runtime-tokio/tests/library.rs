@@ -34,10 +34,8 @@ async fn until<T>(events: &mut EventStream, pick: impl Fn(&Event) -> Option<T>) 
 }
 
 async fn address<A: NetworkBehaviour>(node: &Running<A>) -> String {
-    let listening = |event: &Event| match event {
-        Event::Listening { address } => Some(address.to_string()),
-        _ => None,
-    };
+    let listening =
+        |event: &Event| if let Event::Listening { address } = event { Some(address.to_string()) } else { None };
     let address = until(&mut node.events(), listening).await;
     format!("{address}/p2p/{}", node.peer_id())
 }
@@ -127,11 +125,12 @@ impl Numbers {
 /// The next message of the exchange.
 async fn message(node: &mut Running<Numbers>) -> Message<u64, u64> {
     loop {
-        match node.next_app_event().await.unwrap() {
-            Fed::Item(NumbersEvent::Exchange(request_response::Event::Message { message, .. })) => return message,
-            Fed::Item(NumbersEvent::Exchange(request_response::Event::ResponseSent { .. })) => {}
-            other => panic!("{other:?}"),
+        let event = node.next_app_event().await.unwrap();
+        if let Fed::Item(NumbersEvent::Exchange(request_response::Event::Message { message, .. })) = event {
+            return message;
         }
+        let sent = matches!(event, Fed::Item(NumbersEvent::Exchange(request_response::Event::ResponseSent { .. })));
+        assert!(sent, "{event:?}");
     }
 }
 
@@ -147,9 +146,8 @@ async fn numbers_are_exchanged() {
         .unwrap();
     let mut of_bob = bob.events();
     bob.connect(address(&ada).await.parse().unwrap()).await.unwrap();
-    let identified = |event: &Event| match event {
-        Event::PeerIdentified { protocols, .. } => Some(protocols.clone()),
-        _ => None,
+    let identified = |event: &Event| {
+        if let Event::PeerIdentified { protocols, .. } = event { Some(protocols.clone()) } else { None }
     };
     let protocols = until(&mut of_bob, identified).await;
     assert!(protocols.iter().any(|protocol| protocol == "/numbers/1"), "{protocols:?}");
