@@ -273,6 +273,11 @@ fn settings_can_be_looked_at() {
     exit 0
     {"file":"k.toml","ok":true}
     "#);
+    insta::assert_snapshot!(home.run("config check k.toml --network smith").seen(), @"
+    exit 2
+    on the error stream:
+    error: `config check FILE` looks at the file alone; leave --network out
+    ");
     insta::assert_snapshot!(home.run("config check").seen(), @"
     exit 0
     the settings are right (there is no settings file)

@@ -224,6 +224,26 @@ fn a_node_ends_cleanly_and_comes_back_as_the_same() {
 }
 
 #[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let home = Home::new();
+    let mut node = UpNode::start(&home, &[]);
+    node.signal("TERM");
+    node.signal("TERM");
+    node.wait_for("stopped");
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_key_that_others_could_read_is_told_of() {
+    let home = Home::new();
+    drop(UpNode::start(&home, &[]));
+    fs::set_permissions(home.data().join("identity"), fs::Permissions::from_mode(0o644)).unwrap();
+    let mut node = UpNode::unready(&home, &[]);
+    let warning = node.wait_for("warning");
+    assert!(warning["text"].as_str().unwrap().contains("was open to other users"), "{warning}");
+}
+
+#[test]
 fn manual_peers_survive_a_kill() {
     let (home_a, home_b) = (Home::new(), Home::new());
     let mut ada = UpNode::start(&home_a, &[]);

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use kinfolk::plain_text;
 use serde::Serialize;
 
 /// The program's exit codes; `docs/cli.md` lists them.
@@ -60,7 +61,7 @@ impl Failure {
                 let text = if json {
                     serde_json::to_string(said).unwrap_or_else(|_| said.detail.clone())
                 } else {
-                    let mut lines = said.detail.lines();
+                    let mut lines = said.detail.lines().map(plain_text);
                     let first = format!("error: {}", lines.next().unwrap_or_default());
                     lines.fold(first, |text, line| format!("{text}\n       {line}"))
                 };

@@ -21,15 +21,20 @@ pub(crate) struct UpNode {
 impl UpNode {
     /// Starts it and waits until it listens.
     pub(crate) fn start(home: &Home, more: &[&str]) -> Self {
-        let mut arguments = vec!["up", "--json", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns"];
-        arguments.extend(more);
-        let mut child = home.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut node = Self { child, lines, peer: String::new(), address: String::new() };
+        let mut node = Self::unready(home, more);
         node.peer = node.wait_for("started")["detail"]["peer"].as_str().unwrap().to_owned();
         let listening = node.wait_for("listening");
         node.address = format!("{}/p2p/{}", listening["detail"]["address"].as_str().unwrap(), node.peer);
         node
+    }
+
+    /// Starts it, and leaves its first lines to the test.
+    pub(crate) fn unready(home: &Home, more: &[&str]) -> Self {
+        let mut arguments = vec!["up", "--json", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns"];
+        arguments.extend(more);
+        let mut child = home.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, peer: String::new(), address: String::new() }
     }
 
     /// The next line of this kind; those before it are passed over.
