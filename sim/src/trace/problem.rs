@@ -124,7 +124,7 @@ impl fmt::Display for Problem {
             Self::Io(error) => write!(f, "can't be read: {error}"),
             Self::Empty => f.write_str("there is nothing in it; a trace begins with a header line"),
             Self::CutOff => f.write_str(
-                "the trace is cut off in the middle of this line: copied while it was written, or a full disk? What \
+                "the trace is cut off here (the node was killed, the file copied while it was written, or the disk full); what \
                  stands before is good",
             ),
             Self::Compression(what) => {
