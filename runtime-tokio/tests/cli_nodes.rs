@@ -367,3 +367,35 @@ fn a_port_that_is_taken_is_no_obstacle() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn settings_of_the_host_take_effect() {
+    let home = Home::new();
+    let set = ["--set", "trace.record=false", "--set", "api.socket=s", "--network", "smith"];
+    let _node = UpNode::start(&home, &set);
+    assert_eq!(home.run("status").code, 3, "the socket is elsewhere");
+    let mut asked = home.command(["status", "--json"]);
+    let status = home.ran(asked.env("KINFOLK_API_SOCKET", home.path().join("s")).output().unwrap()).json();
+    assert_eq!((&status["trace"]["recording"], &status["network"]), (&json!(false), &json!("smith")));
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_used_is_left_as_it_is() {
+    let home = Home::new();
+    fs::create_dir_all(home.data()).unwrap();
+    fs::write(home.data().join("identity"), "not a key").unwrap();
+    let ran = home.run("up --listen /ip4/127.0.0.1/tcp/0 --no-mdns");
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.starts_with("error: ~/.local/share/kinfolk/identity is damaged"), "{}", ran.err);
+    assert_eq!(fs::read(home.data().join("identity")).unwrap(), b"not a key");
+
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let ran = home.run("up --data-dir file --no-mdns");
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("~/file"), "{}", ran.err);
+
+    let ran = home.run(&format!("up --no-mdns --data-dir {}", "long/".repeat(30)));
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("longer than 107 bytes"), "{}", ran.err);
+}
