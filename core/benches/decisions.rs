@@ -2,7 +2,13 @@
 //!
 //! CPU time of this process, the best of several rounds: the machines that run this are shared. `cargo bench -p
 //! kinfolk-core`.
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark prints its figures")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark prints its figures"
+)]
 
 use std::{hint::black_box, time::Duration};
 

@@ -19,6 +19,7 @@ pub(crate) enum Purpose {
     Isolation = 8,
     Listen = 9,
     Record = 10,
+    Defer = 11,
 }
 
 pub(crate) fn draw(seed: u64, purpose: Purpose, key: u64, attempt: u64) -> u64 {

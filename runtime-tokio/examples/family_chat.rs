@@ -9,7 +9,9 @@
 //! others and keeps them connected. The usual settings apply (`KINFOLK_LISTEN`, `KINFOLK_MDNS` …), but nothing is
 //! written to disk: each start is somebody new.
 
-use std::{collections::HashSet, error::Error};
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program in a terminal")]
+
+use std::{error::Error, process::ExitCode};
 
 use futures::StreamExt;
 use kinfolk::{
@@ -30,7 +32,17 @@ type Chat = cbor::Behaviour<String, ()>;
 const LONGEST: usize = 1_000;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match chat().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn chat() -> Result<(), Box<dyn Error>> {
     let settings = Settings::load(&Sources::of_process())?;
     let protocol = (StreamProtocol::new("/family-chat/1"), ProtocolSupport::Full);
     let mut node = Node::builder()
@@ -77,7 +89,7 @@ fn lines() -> mpsc::Receiver<String> {
 async fn send(node: &Running<Chat>, line: String) -> Result<(), Box<dyn Error>> {
     let peers = node.peers().await?;
     let here = peers.iter().filter(|peer| peer.path.is_some());
-    let here: HashSet<PeerId> = here.map(|peer| peer_to_libp2p(&peer.peer)).collect();
+    let here: Vec<PeerId> = here.map(|peer| peer_to_libp2p(&peer.peer)).collect();
     let line: String = line.chars().take(LONGEST).collect();
     node.with_behaviour(move |chat| {
         for peer in here {
@@ -101,10 +113,11 @@ async fn receive(node: &Running<Chat>, event: request_response::Event<String, ()
 
 /// Prints who comes and goes, and the address to give to others.
 fn tell(node: &Running<Chat>, event: &Event) {
-    match event {
-        Event::Listening { address } => println!("* you are at {address}/p2p/{}", node.peer_id()),
-        Event::PeerConnected { peer, path, .. } => println!("* {} is here, {path}", short_name(peer)),
-        Event::PeerDisconnected { peer, cause } => println!("* {} has left: {cause}", short_name(peer)),
-        _ => {}
+    if let Event::Listening { address } = event {
+        println!("* you are at {address}/p2p/{}", node.peer_id());
+    } else if let Event::PeerConnected { peer, path, .. } = event {
+        println!("* {} is here, {path}", short_name(peer));
+    } else if let Event::PeerDisconnected { peer, cause } = event {
+        println!("* {} has left: {cause}", short_name(peer));
     }
 }

@@ -1,4 +1,5 @@
 //! The program where no node runs: help, settings, bad input.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -206,7 +207,7 @@ fn malformed_arguments_are_refused_before_anybody_is_asked() {
     insta::assert_snapshot!(home.run("connect /nonsense/7").seen(), @"
     exit 2
     on the error stream:
-    error: '/nonsense/7' is no multiaddr: unknown protocol string: nonsense
+    error: '/nonsense/7': not a multiaddr (unknown protocol string: nonsense); one looks like /ip4/192.0.2.1/tcp/4001
     ");
     insta::assert_snapshot!(home.run("pin /ip4/192.0.2.1/tcp/4001").seen(), @"
     exit 2
@@ -272,6 +273,11 @@ fn settings_can_be_looked_at() {
     exit 0
     {"file":"k.toml","ok":true}
     "#);
+    insta::assert_snapshot!(home.run("config check k.toml --network smith").seen(), @"
+    exit 2
+    on the error stream:
+    error: `config check FILE` looks at the file alone; leave --network out
+    ");
     insta::assert_snapshot!(home.run("config check").seen(), @"
     exit 0
     the settings are right (there is no settings file)

@@ -1,4 +1,5 @@
 //! What the program asks a node for, and what it makes of the answers; the node is a fake one.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

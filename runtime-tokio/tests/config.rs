@@ -1,4 +1,5 @@
 //! Settings: where they come from, who wins, and what is said when they are wrong.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{fs, path::Path, time::Duration};
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::{
-    FutureExt, Stream, StreamExt,
+    Stream, StreamExt,
     channel::oneshot,
     future::{BoxFuture, select},
     stream::BoxStream,
@@ -56,6 +56,9 @@ const TURNS: u32 = 64;
 /// How long a farewell to the world may take at shutdown.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Connections count as closed before their last packets are out (QUIC); those need a process that lives.
+const LAST_PACKETS: Duration = Duration::from_millis(100);
+
 /// What the driver moves: the network, or a test's idea of it. A stream of what happens; the driver ends with it.
 pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// The application's own behaviour.
@@ -67,17 +70,18 @@ pub trait World: Stream<Item = Happened<Self::AppEvent>> + Unpin {
     /// are not for the world (`Answer`, `Tell`, `Remember`, `Forget`) are shown too.
     fn execute(&mut self, command: &Command);
 
+    /// A peer that an earlier run remembers, before the core is told of it. `Action::Remember` says the same of what is
+    /// new.
+    fn remember(&mut self, stored: &StoredPeer) {
+        let _ = stored;
+    }
+
     /// The application's own behaviour. The world is polled after it was lent out.
     fn app_mut(&mut self) -> &mut Self::App;
 
     /// What is worth counting, by name, for `Status::counters`.
     fn counters(&self, counters: &mut BTreeMap<String, u64>) {
         let _ = counters;
-    }
-
-    /// What an earlier run remembers of a peer. `Action::Remember` says the same for what is new.
-    fn remember(&mut self, stored: &StoredPeer) {
-        let _ = stored;
     }
 
     /// How much stands: connections, say.
@@ -206,14 +210,14 @@ impl<W: World> Driver<W> {
             self.input(Event::Started(Box::new(started)));
         }
         let mut turns = 0;
-        let reply = loop {
+        loop {
             turns += 1;
             if turns >= TURNS {
                 turns = 0;
                 pause().await;
             }
             match poll_fn(|cx| self.next(cx)).await {
-                Turn::Request(Request::Shutdown { reply }) => break Some(reply),
+                Turn::Request(Request::Shutdown) | Turn::Left => break,
                 Turn::Request(request) => self.request(request),
                 Turn::Call(call) => call(self.world.app_mut()),
                 Turn::Input(event) | Turn::World(Happened::Core(event)) => {
@@ -225,10 +229,9 @@ impl<W: World> Driver<W> {
                     let _ = self.app.feed(event);
                 }
                 Turn::Time => self.time(),
-                Turn::Left => break None,
             }
-        };
-        self.end(reply).await;
+        }
+        self.end().await;
     }
 
     /// The next thing to do. Sources take turns in being looked at first, so none can starve another.
@@ -454,7 +457,7 @@ impl<W: World> Driver<W> {
                 None => drop(reply.send(Err(NO_TRACE.to_owned()))),
             },
             // Ends the loop, which sees it first.
-            Request::Shutdown { reply } => drop(reply),
+            Request::Shutdown => {}
         }
     }
 
@@ -483,21 +486,16 @@ impl<W: World> Driver<W> {
         counters
     }
 
-    async fn end(self, reply: Option<oneshot::Sender<()>>) {
+    async fn end(self) {
         let Self { mut world, mut ends, app, store, recorder, finish, asks, .. } = self;
-        // Whoever asks for anything now learns that the node is gone; whoever wants its end waits for it.
-        ends.requests.close();
-        let mut replies: Vec<oneshot::Sender<()>> = reply.into_iter().collect();
-        while let Some(Some(request)) = ends.requests.next().now_or_never() {
-            if let Request::Shutdown { reply } = request {
-                replies.push(reply);
-            }
-        }
+        let ended = ends.ended.take();
+        // Whoever asks for anything now learns that the node is gone.
         drop((asks, ends, app));
         if !self.world_is_over && world.standing() > 0 {
             world.farewell();
             let rest = async { while world.standing() > 0 && world.next().await.is_some() {} };
             select(Box::pin(rest), Delay::new(FAREWELL)).await;
+            Delay::new(LAST_PACKETS).await;
         }
         drop(world);
         if let Some(store) = store {
@@ -507,10 +505,7 @@ impl<W: World> Driver<W> {
             recorder.close().await;
         }
         finish.await;
-        for reply in replies {
-            // Nobody may be waiting.
-            let _ = reply.send(());
-        }
+        drop(ended);
     }
 }
 
@@ -542,7 +537,7 @@ async fn pause() {
 fn log(command: &Command, notice: &Notice) {
     let (id, peer, because) = (command.id, notice.peer(), &command.reason);
     match notice {
-        Notice::OwnIdentitySeen { .. } | Notice::NotListening { .. } | Notice::PeerDistrusted { .. } => {
+        Notice::OwnIdentitySeen { .. } | Notice::NotListening { .. } => {
             tracing::warn!(command = %id, ?peer, %because, "{notice}");
         }
         Notice::PeerDiscovered { .. }
@@ -554,6 +549,7 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::PeerIdentified { .. }
         | Notice::PathChanged { .. }
         | Notice::PeerDisconnected { .. }
+        | Notice::PeerDistrusted { .. }
         | Notice::Listening { .. }
         | Notice::PortTaken { .. }
         | Notice::HealthChanged { .. }
@@ -617,5 +613,47 @@ impl fmt::Debug for Setup {
             .field("started", &self.started)
             .field("data_dir", &self.data_dir)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    fn poll(timer: &mut Timer, now: Time, at: Time) -> bool {
+        block_on(poll_fn(|cx| Poll::Ready(timer.poll(cx, now, at).is_ready())))
+    }
+
+    #[test]
+    fn a_deadline_that_moves_away_wakes_nobody() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_millis(1)));
+        block_on(Delay::new(Duration::from_millis(50)));
+        // The old deadline has gone by, so the timer has gone off; the new one is far.
+        assert!(!poll(&mut timer, start + Duration::from_millis(50), start + Duration::from_secs(3_600)));
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_is_kept() {
+        let mut timer = Timer::default();
+        let start = Time::from_secs(100);
+        assert!(!poll(&mut timer, start, start + Duration::from_secs(3_600)));
+        let near = start + Duration::from_millis(1);
+        assert!(!poll(&mut timer, start, near));
+        block_on(poll_fn(|cx| timer.poll(cx, near, near)));
+    }
+
+    #[test]
+    fn a_deadline_that_stays_in_the_past_does_not_spin() {
+        let mut timer = Timer::default();
+        let (start, past) = (Time::from_secs(100), Time::from_secs(1));
+        block_on(poll_fn(|cx| timer.poll(cx, start, past)));
+        timer.not_before(start + Duration::from_secs(3_600));
+        assert!(!poll(&mut timer, start, past));
+        block_on(Delay::new(Duration::from_millis(20)));
+        assert!(!poll(&mut timer, start + Duration::from_millis(20), past));
     }
 }

@@ -10,8 +10,9 @@ use std::{
 };
 
 use futures::{
-    SinkExt, Stream, StreamExt,
+    FutureExt, SinkExt, Stream, StreamExt,
     channel::{mpsc, oneshot},
+    future::Shared,
 };
 use kinfolk_core::{Answer, Ask, AskError, Config, Notice, PeerAddress, PeerId, Reason, ValidConfig};
 
@@ -44,6 +45,7 @@ pub struct Handle<A> {
 pub struct Control {
     requests: Way<Request>,
     subscribers: Subscribers,
+    ended: Shared<oneshot::Receiver<()>>,
 }
 
 /// The node has shut down.
@@ -195,6 +197,31 @@ impl Control {
         self.ask(Ask::RemoveBootstrap(peer)).await
     }
 
+    /// Does not trim this peer's connections, until [`Control::unprotect`].
+    ///
+    /// # Errors
+    /// When the node declines, or is gone.
+    pub async fn protect(&self, peer: PeerId) -> Result<Answer, RequestError> {
+        self.ask(Ask::Protect(peer)).await
+    }
+
+    /// Undoes `protect`.
+    ///
+    /// # Errors
+    /// When the node declines, or is gone.
+    pub async fn unprotect(&self, peer: PeerId) -> Result<Answer, RequestError> {
+        self.ask(Ask::Unprotect(peer)).await
+    }
+
+    /// Tells of the application's data flow with a peer: how far that peer's data has come, in the application's own count
+    /// (`None`: as before), and how many requests are open. While some are, its connections are kept.
+    ///
+    /// # Errors
+    /// When the node declines, or is gone.
+    pub async fn sync(&self, peer: PeerId, position: Option<u64>, pending: u32) -> Result<Answer, RequestError> {
+        self.ask(Ask::Sync { peer, position, pending }).await
+    }
+
     /// New settings while running.
     ///
     /// # Errors
@@ -287,8 +314,9 @@ impl Control {
 
     /// Ends the node: what is to be remembered is on disk when this returns. Ending what has ended is no error.
     pub async fn shutdown(&self) {
-        // An error means that the driver is gone: that is what was wanted.
-        let _ = self.wait(|reply| Request::Shutdown { reply }).await;
+        // Errors mean that it is ending, or has ended.
+        let _ = self.requests.send(Request::Shutdown).await;
+        let _ = self.ended.clone().await;
     }
 
     async fn wait<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, NodeGone> {
@@ -341,7 +369,7 @@ pub(crate) enum Request {
     Config { reply: oneshot::Sender<Box<Config>> },
     Trace { on: bool, reply: oneshot::Sender<Result<TraceStatus, String>> },
     Export { file: PathBuf, reply: oneshot::Sender<Result<Exported, String>> },
-    Shutdown { reply: oneshot::Sender<()> },
+    Shutdown,
 }
 
 /// Who listens to notices. `None`: the driver has ended.
@@ -377,6 +405,8 @@ pub(crate) struct Ends<A> {
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) calls: mpsc::Receiver<Call<A>>,
     pub(crate) subscribers: Subscribers,
+    /// Dropped when everything is over.
+    pub(crate) ended: Option<oneshot::Sender<()>>,
 }
 
 impl<A> Drop for Ends<A> {
@@ -390,8 +420,9 @@ pub(crate) fn handle<A>() -> (Handle<A>, Ends<A>) {
     let (to_driver, requests) = Way::new();
     let (to_app, calls) = Way::new();
     let subscribers = Subscribers(Arc::new(Mutex::new(Some(vec![]))));
-    let control = Control { requests: to_driver, subscribers: subscribers.clone() };
-    (Handle { control, calls: to_app }, Ends { requests, calls, subscribers })
+    let (end, ended) = oneshot::channel();
+    let control = Control { requests: to_driver, subscribers: subscribers.clone(), ended: ended.shared() };
+    (Handle { control, calls: to_app }, Ends { requests, calls, subscribers, ended: Some(end) })
 }
 
 impl<A> Clone for Handle<A> {

@@ -9,7 +9,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io, mem,
+    fs::{self, Permissions},
+    io, mem,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -403,6 +405,12 @@ fn remove(transaction: &Transaction<'_>, peer: &PeerId) -> rusqlite::Result<()> 
 fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
     let sql = |source| StoreError::Sql { path: path.to_path_buf(), source };
     let mut connection = Connection::open(path).map_err(sql)?;
+    // SQLite makes its other files with the mode of this one.
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| StoreError::Io {
+        doing: "close to other users",
+        path: path.to_path_buf(),
+        source,
+    })?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
     if version > MINE {
         return Err(StoreError::Newer { path: path.to_path_buf(), found: version });
@@ -564,6 +572,10 @@ mod tests {
         assert_eq!((opened.peers.len(), opened.warning), (0, None));
         for number in 0..100 {
             opened.store.remember(stored(number, number == 3));
+        }
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
         }
         let moved = StoredPeer { addresses: vec![], ..stored(5, true) };
         opened.store.remember(moved.clone());

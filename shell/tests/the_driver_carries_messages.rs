@@ -6,10 +6,10 @@ mod common;
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
-use common::{App, FakeWorld, OPEN, SendApp, Strings, at, config, peer, setup};
+use common::{App, FakeWorld, OPEN, SILENT, SendApp, Strings, at, config, peer, setup};
 use futures::{FutureExt, StreamExt, executor::block_on, future::join, stream};
 use kinfolk_core::{
-    Action, Answer, Ask, AskError, Event, Node, Notice, PeerAddress, Source, StoredPeer,
+    Action, Answer, Ask, AskError, ConnectionId, Event, Node, Notice, PeerAddress, Source, StoredPeer,
     trace::{Frame, Header, SegmentReason},
 };
 use kinfolk_shell::{
@@ -48,6 +48,37 @@ fn what_is_asked_is_answered() {
         let refused = handle.connect(at(peer(2), "/ip4/192.0.2.2/tcp/4001")).await;
         let Err(RequestError::Declined(AskError::Failed(text))) = refused else { panic!("{refused:?}") };
         assert!(text.contains("connection refused"), "{text}");
+    });
+}
+
+#[test]
+fn everyone_gets_their_own_answer() {
+    run(setup(config()), |handle, _, _| async move {
+        let mut long = Box::pin(handle.connect(at(peer(9), SILENT)));
+        assert!((&mut long).now_or_never().is_none());
+        let short = handle.connect(at(peer(1), OPEN)).await.unwrap();
+        assert!(matches!(short, Answer::Connected { peer: who, .. } if who == peer(1)), "{short:?}");
+        assert!((&mut long).now_or_never().is_none(), "that was the other's answer");
+    });
+}
+
+#[test]
+fn the_application_tells_of_its_data() {
+    run(setup(config()), |handle, strings, _| async move {
+        handle.connect(at(peer(1), OPEN)).await.unwrap();
+        handle.protect(peer(1)).await.unwrap();
+        let unknown = handle.sync(peer(1), Some(41), 2).await;
+        assert_eq!(unknown, Err(RequestError::Declined(AskError::UnknownPeer)), "it has not introduced itself");
+        strings.happen(Happened::Core(Event::Identified {
+            connection: ConnectionId(1),
+            peer: peer(1),
+            identity: Box::default(),
+        }));
+        while handle.peer(peer(1)).await.unwrap().unwrap().agent.is_none() {}
+        handle.sync(peer(1), Some(41), 2).await.unwrap();
+        let known = handle.peer(peer(1)).await.unwrap().unwrap();
+        assert_eq!((known.sync_position, known.pending_requests), (Some(41), 2));
+        handle.unprotect(peer(1)).await.unwrap();
     });
 }
 

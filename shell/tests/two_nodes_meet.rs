@@ -148,12 +148,11 @@ async fn two_nodes_connect_part_and_meet_again() {
     assert!(counters.keys().any(|name| !name.starts_with("driver.")), "the network counts too: {counters:?}");
     assert_eq!(first.with_behaviour(|_: &mut dummy::Behaviour| 7).await, Ok(7));
 
-    // By QUIC nobody but the node itself can say that it goes; so the first hears of it long before silence would tell.
     second.shutdown().await;
-    let told = hears(&mut events, "a farewell", |notice| matches!(notice, Notice::PeerDisconnected { .. })).await;
+    let told = hears(&mut events, "the other's end", |notice| matches!(notice, Notice::PeerDisconnected { .. })).await;
     assert_eq!(told.notice.peer(), Some(&other));
 
-    // The pinned peer comes back, at other ports, and is met again: it dials the first, whose address it remembers.
+    // It comes back at other ports.
     let again = start(Place::Folder(Folder::new(&b)), config(&both));
     let to = address(&again, By::Tcp).await;
     assert_eq!(to.peer, Some(other), "the identity is the same");
@@ -166,6 +165,34 @@ async fn two_nodes_connect_part_and_meet_again() {
         assert!(replay(&file) > 10, "bit for bit");
         node.shutdown().await;
     }
+}
+
+#[test]
+fn a_node_that_goes_says_farewell() {
+    let runtimes = [(); 2].map(|()| tokio::runtime::Runtime::new().unwrap());
+    let [first, second] = [0, 1].map(|at: usize| {
+        let _inside = runtimes[at].enter();
+        start(Place::Memory, config(&["/ip4/127.0.0.1/udp/0/quic-v1"]))
+    });
+    let [here, there] = runtimes;
+    futures::executor::block_on(async {
+        let to = address(&second, By::Quic).await;
+        let other = to.peer.unwrap();
+        first.connect(to).await.unwrap();
+        until(&first, "an introduction", other, |peer| peer.state == State::Identified).await;
+        let mut events = first.events();
+        second.shutdown().await;
+        // As when a process exits: whatever was not sent yet is not sent any more. By QUIC nobody but the node itself can
+        // say that it goes; by its silence it would be noticed after 25 s at the earliest.
+        there.shutdown_background();
+        let told = hears(&mut events, "a farewell", |notice| matches!(notice, Notice::PeerDisconnected { .. }));
+        futures::select! {
+            _ = Box::pin(told).fuse() => {}
+            () = futures_timer::Delay::new(Duration::from_secs(20)).fuse() => panic!("no farewell"),
+        }
+        first.shutdown().await;
+    });
+    here.shutdown_background();
 }
 
 /// A node on smol's thread: libp2p's tasks want to be sent, the executor does not, so they go through a channel.

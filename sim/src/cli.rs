@@ -283,6 +283,9 @@ fn run_bless(args: &BlessArgs, out: &mut dyn Write) -> io::Result<Outcome> {
                 }
                 Ok(blessed) => writeln!(out, "{}: {blessed}", file.display())?,
                 Err(error) => {
+                    if args.json {
+                        writeln!(out, "{}", json!({"file": file, "error": {"message": error.to_string()}}))?;
+                    }
                     out.flush()?;
                     complain(&error.to_string());
                     outcome = match error {

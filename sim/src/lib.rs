@@ -6,6 +6,15 @@
 //!
 //! Everything here streams: a trace may be larger than memory, and is taken for hostile. A file that is cut off or
 //! damaged gives all that stands before the damage, and then one clear error with its place.
+//!
+//! ```no_run
+//! use kinfolk_sim::{replay, trace::Reader};
+//!
+//! let mut reader = Reader::open("home.jsonl.zst".as_ref())?;
+//! let report = replay::replay(&mut reader, replay::Options::default());
+//! assert!(report.is_good(), "{report}");
+//! # Ok::<(), kinfolk_sim::trace::ReadError>(())
+//! ```
 
 pub mod bless;
 pub mod record;

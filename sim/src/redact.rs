@@ -15,6 +15,7 @@ mod names;
 mod text;
 
 use std::{
+    collections::{HashMap, HashSet},
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -34,6 +35,9 @@ use crate::{
 
 /// How many sets of new names are tried.
 const TRIES: u32 = 3;
+
+/// How many texts are remembered so as not to be searched again.
+const REMEMBERED: usize = 100_000;
 
 /// What was redacted.
 #[derive(Debug)]
@@ -146,6 +150,7 @@ pub fn redact(from: &Path, to: &Path) -> Result<Redacted, RedactError> {
 /// Reads all that names somebody.
 fn look(from: &Path) -> Result<Seen, RedactError> {
     let mut seen = Seen::default();
+    let mut noted = HashSet::new();
     for item in Reader::<Value>::open(from)?.map_while(Result::ok) {
         let mut line = match item.entry {
             Entry::Header(header) => serde_json::to_value(header),
@@ -153,7 +158,12 @@ fn look(from: &Path) -> Result<Seen, RedactError> {
         }
         .map_err(|error| broken(from, item.line, &error))?;
         each_text(&mut line, &mut |text| {
-            seen.note(text);
+            if !noted.contains(text) {
+                seen.note(text);
+                if noted.len() < REMEMBERED {
+                    noted.insert(text.to_string());
+                }
+            }
             None
         });
     }
@@ -175,14 +185,15 @@ fn write_checked(from: &Path, to: &Path, names: &Names, before: &Report) -> Resu
 /// Writes the trace with new names, as far as it can be read.
 fn write(from: &Path, to: &Path, names: &Names) -> Result<Writer, RedactError> {
     let mut writer = Writer::create(to)?;
+    let mut renamer = Renamer { names, done: HashMap::new() };
     for item in Reader::<Value>::open(from)?.map_while(Result::ok) {
         match item.entry {
             Entry::Header(header) => {
-                let header: Header = renamed(&header, names, from, item.line)?;
+                let header: Header = renamer.renamed(&header, from, item.line)?;
                 writer.header(&header)?;
             }
             Entry::Frame(frame) => {
-                let frame: Frame = renamed(&*frame, names, from, item.line)?;
+                let frame: Frame = renamer.renamed(&*frame, from, item.line)?;
                 writer.frame(&frame)?;
             }
         }
@@ -190,18 +201,32 @@ fn write(from: &Path, to: &Path, names: &Names) -> Result<Writer, RedactError> {
     Ok(writer)
 }
 
-fn renamed<T: DeserializeOwned>(of: &impl Serialize, names: &Names, from: &Path, line: u64) -> Result<T, RedactError> {
-    let mut value = serde_json::to_value(of).map_err(|error| broken(from, line, &error))?;
-    let mut all_known = true;
-    each_text(&mut value, &mut |text| {
-        let new = names.rewrite(text);
-        all_known &= new.is_some();
-        new
-    });
-    if !all_known {
-        return Err(RedactError::Changed { file: from.display().to_string(), line });
+/// Gives new names, and remembers for many texts what became of them: most come again and again.
+struct Renamer<'a> {
+    names: &'a Names,
+    done: HashMap<String, String>,
+}
+
+impl Renamer<'_> {
+    fn renamed<T: DeserializeOwned>(&mut self, of: &impl Serialize, from: &Path, line: u64) -> Result<T, RedactError> {
+        let mut value = serde_json::to_value(of).map_err(|error| broken(from, line, &error))?;
+        let mut all_known = true;
+        each_text(&mut value, &mut |text| {
+            if let Some(done) = self.done.get(text) {
+                return Some(done.clone());
+            }
+            let new = self.names.rewrite(text);
+            all_known &= new.is_some();
+            if let Some(new) = new.as_ref().filter(|_| self.done.len() < REMEMBERED) {
+                self.done.insert(text.to_string(), new.clone());
+            }
+            new
+        });
+        if !all_known {
+            return Err(RedactError::Changed { file: from.display().to_string(), line });
+        }
+        serde_json::from_value(value).map_err(|error| broken(from, line, &error))
     }
-    serde_json::from_value(value).map_err(|error| broken(from, line, &error))
 }
 
 /// Replaces every text in a value, keys of maps too.

@@ -5,7 +5,7 @@ mod problem;
 mod read;
 mod write;
 
-pub use lines::MAX_LINE;
+pub use lines::{MAX_FRAME, MAX_HEADER};
 pub use problem::{Problem, ReadError};
 pub use read::{Entry, FORMATS, Item, Reader};
 pub use write::{WriteError, Writer, Written};

@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{self, Read, Write};
 
-use kinfolk_sim::trace::{Entry, Item, MAX_LINE, Problem, ReadError, Reader};
+use kinfolk_sim::trace::{Entry, Item, MAX_FRAME, Problem, ReadError, Reader};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -180,12 +180,22 @@ fn endless_lines_are_given_up_with_little_memory() {
     let mut reader = Reader::<Value>::new("pipe", endless).unwrap();
     assert!(reader.next().unwrap().is_ok());
     let error = reader.next().unwrap().unwrap_err();
-    assert!(matches!(error.problem, Problem::TooLong), "{error}");
+    assert!(matches!(error.problem, Problem::TooLong { limit: MAX_FRAME }), "{error}");
     assert_eq!(error.line, 2);
     // The same, very small on disk.
-    let bomb = compress(&vec![b' '; MAX_LINE * 2]);
+    let bomb = compress(&vec![b' '; MAX_FRAME * 2]);
     assert!(bomb.len() < 10_000);
     assert_eq!(read(&bomb).1.map(|error| error.problem.kind()), Some("too_long"));
+}
+
+#[test]
+fn a_checkpoint_may_be_longer_than_a_frame() {
+    let checkpoint = "x".repeat(MAX_FRAME);
+    let header =
+        lines(&common::hand_made())[0].replace("\"checkpoint\":null", &format!("\"checkpoint\":\"{checkpoint}\""));
+    let (items, error) = read(header.as_bytes());
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(items.len(), 1);
 }
 
 #[test]

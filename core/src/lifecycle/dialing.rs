@@ -17,6 +17,7 @@ use super::{
 use crate::{
     bootstrap::{TargetId, Want},
     cx::{Cx, Signal, is_silence},
+    jitter::{self, Purpose},
     peers::Slot,
     vocabulary::{
         Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Source,
@@ -117,7 +118,9 @@ impl PeerLifecycle {
         let reason = if attempt > 1 && class != Class::User { Reason::Retry { attempt } } else { reason };
         let peer = self.peers.at(slot).id;
         let id = self.start(cx, Job::Peer(slot), class, Some(peer), chosen, reason);
-        self.peers.at_mut(slot).dials.push(id);
+        let peer = self.peers.at_mut(slot);
+        peer.dials.push(id);
+        peer.deferred = false;
         self.settle(cx, slot);
     }
 
@@ -158,9 +161,17 @@ impl PeerLifecycle {
     /// Says that a wanted connection will not be tried before `until`, and why.
     fn defer(&mut self, cx: &mut Cx<'_>, slot: Slot, until: Time, reason: Reason) {
         let peer = self.peers.at_mut(slot);
+        // Whoever waits for the same limit does not come back at the same moment.
+        let draw = jitter::draw(cx.seed, Purpose::Defer, peer.arrival, cx.now.as_nanos());
+        let until = until + jitter::within(OVER_BUDGET, draw);
         peer.hold_until = until;
-        let peer = peer.id;
-        cx.tell(Notice::PeerDeferred { peer, wait: until.since(cx.now) }, reason);
+        let who = peer.id;
+        // Said once, not each minute.
+        if core::mem::replace(&mut peer.deferred, true) {
+            self.settle(cx, slot);
+            return;
+        }
+        cx.tell(Notice::PeerDeferred { peer: who, wait: until.since(cx.now) }, reason);
         self.settle(cx, slot);
     }
 

@@ -1,4 +1,6 @@
-use alloc::{boxed::Box, vec::Vec};
+use alloc::boxed::Box;
+
+use smallvec::SmallVec;
 
 use crate::{
     jitter::{self, Purpose},
@@ -9,7 +11,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub(crate) struct Book {
-    known: Vec<Known>,
+    known: SmallVec<[Known; 3]>,
 }
 
 /// What is known of an address.
@@ -164,7 +166,7 @@ impl Book {
             };
             self.known.swap_remove(worst);
         }
-        self.known.reserve_exact(1);
+
         self.known.push(Known {
             address: address.clone(),
             sources: Sources::one(source),
@@ -282,7 +284,7 @@ mod tests {
         book.get_mut(&address(2)).unwrap().succeeded(Time::ZERO);
         book.untold(Source::Mdns, &address(1));
         book.untold(Source::Mdns, &address(2));
-        assert_eq!(book.iter().map(|known| &known.address).collect::<Vec<_>>(), [&address(2)]);
+        assert!(book.iter().map(|known| &known.address).eq([&address(2)]));
         book.expire(Time::ZERO + config.address_ttl, &config);
         assert!(book.is_empty());
     }

@@ -5,6 +5,7 @@
 //! that is never iterated.
 
 mod book;
+mod index;
 mod peer;
 
 pub(crate) use book::{Book, Sources, Told};
@@ -13,7 +14,7 @@ pub(crate) use peer::{Connection, Peer, Profile, Sync};
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::time::Duration;
 
-use hashbrown::HashTable;
+use index::Index;
 
 use crate::{
     jitter,
@@ -38,7 +39,7 @@ impl Slot {
 pub(crate) struct PeerTable {
     slots: Vec<Option<Peer>>,
     free: Vec<Slot>,
-    index: HashTable<Slot>,
+    index: Index,
     key: u64,
     /// When each peer is looked at again. What is due within `SOON` is kept apart: it belongs to the few peers that
     /// something happens to, and costs the same however many others are known.
@@ -55,7 +56,7 @@ impl PeerTable {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            index: HashTable::new(),
+            index: Index::default(),
             key,
             soon: BTreeSet::new(),
             later: BTreeSet::new(),
@@ -69,8 +70,8 @@ impl PeerTable {
 
     pub(crate) fn find(&self, peer: &PeerId) -> Option<Slot> {
         let slots = &self.slots;
-        let same = |slot: &Slot| matches!(&slots[slot.0 as usize], Some(found) if found.id == *peer);
-        self.index.find(jitter::file(self.key, peer), same).copied()
+        let same = |slot: Slot| matches!(&slots[slot.0 as usize], Some(found) if found.id == *peer);
+        self.index.find(jitter::file(self.key, peer), same)
     }
 
     /// The peer in a slot that is in use. Slots come from `find`, `insert`, timers and sets that are cleared with the
@@ -101,22 +102,21 @@ impl PeerTable {
             }
             None => {
                 let slot = Slot(self.slots.len() as u32);
+                if self.slots.len() == self.slots.capacity() {
+                    // Doubling would leave up to half of a large table empty.
+                    self.slots.reserve_exact((self.slots.len() / 8).max(16));
+                }
                 self.slots.push(Some(peer));
                 slot
             }
         };
-        let (slots, key) = (&self.slots, self.key);
-        self.index.insert_unique(jitter::file(key, &id), slot, |slot| {
-            slots[slot.0 as usize].as_ref().map_or(0, |peer| jitter::file(key, &peer.id))
-        });
+        self.index.insert(jitter::file(self.key, &id), slot);
         slot
     }
 
     pub(crate) fn remove(&mut self, slot: Slot) -> Peer {
         let peer = self.slots[slot.0 as usize].take().expect("the slot is in use");
-        if let Ok(entry) = self.index.find_entry(jitter::file(self.key, &peer.id), |other| *other == slot) {
-            entry.remove();
-        }
+        self.index.remove(jitter::file(self.key, &peer.id), slot);
         self.soon.remove(&(peer.wake_soon, slot));
         self.later.remove(&(peer.wake_later, slot));
         self.free.push(slot);
@@ -188,11 +188,10 @@ impl From<StoredTable> for PeerTable {
     fn from(stored: StoredTable) -> Self {
         let StoredTable { slots, free, key, arrivals } = stored;
         let mut table = Self { slots, free, key, arrivals, ..Self::new(key) };
-        let filed = |slot: &Slot| table.slots[slot.0 as usize].as_ref().map_or(0, |peer| jitter::file(key, &peer.id));
-        let mut index = HashTable::new();
+        let mut index = Index::default();
         let (mut soon, mut later) = (BTreeSet::new(), BTreeSet::new());
         for (slot, peer) in table.iter() {
-            index.insert_unique(jitter::file(key, &peer.id), slot, filed);
+            index.insert(jitter::file(key, &peer.id), slot);
             if peer.wake_soon != Time::MAX {
                 soon.insert((peer.wake_soon, slot));
             }

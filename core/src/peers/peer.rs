@@ -59,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) ever_connected: bool,
     /// Put into the routing table.
     pub(crate) routed: bool,
+    /// It was said that it is not dialled for now, and why.
+    pub(crate) deferred: bool,
     /// What the store remembers of it is out of date.
     pub(crate) unstored: bool,
 }
@@ -133,6 +135,7 @@ impl Peer {
             held_off: false,
             ever_connected: false,
             routed: false,
+            deferred: false,
             unstored: false,
         }
     }

@@ -41,7 +41,7 @@ pub enum KademliaMode {
 
 /// Everything that can be set. The fields' docs give default, unit and what a larger value costs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Config {
     /// What the node is for.
     pub role: Role,
@@ -89,7 +89,7 @@ pub struct PinnedPeer {
 
 /// Settings of `PeerLifecycle`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct LifecycleConfig {
     /// Peers in the table; default 1 024 (server 20 000). Each costs at most 4 KiB with all its addresses full, about
     /// 600 bytes with three.
@@ -143,7 +143,7 @@ pub struct LifecycleConfig {
 
 /// Settings of `NatPolicy`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct NatConfig {
     /// Addresses that the operator vouches for (1:1 NAT, port forwarding). Default: none.
     pub external: Vec<Address>,
@@ -159,7 +159,7 @@ pub struct NatConfig {
 
 /// Settings of `BootstrapPlanner`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct BootstrapConfig {
     /// Without any connection for this long, the node is isolated; default 10 s.
     pub isolated_after: Duration,
@@ -391,6 +391,13 @@ impl Protocols {
     /// The names that a network's name gives.
     pub fn of(network: &str) -> Self {
         Self { identify: format!("/{network}/id/1.0.0"), kademlia: format!("/{network}/kad/1.0.0") }
+    }
+}
+
+/// What an older trace does not say.
+impl Default for Config {
+    fn default() -> Self {
+        Self::desktop()
     }
 }
 

@@ -212,7 +212,8 @@ impl fmt::Display for Notice {
             Self::PeerSynced { position: None, .. } => f.write_str("data exchanged"),
             Self::PeerDisconnected { cause, .. } => write!(f, "disconnected: {cause}"),
             Self::PeerExpired { .. } => f.write_str("forgotten"),
-            Self::PeerDeferred { wait, .. } => write!(f, "not dialled for {} s", wait.as_secs()),
+            Self::PeerDeferred { wait, .. } if wait.is_zero() => f.write_str("to be dialled again at once"),
+            Self::PeerDeferred { wait, .. } => write!(f, "not dialled for {} s", wait.as_secs().max(1)),
             Self::PeerDistrusted { .. } => f.write_str("not believed"),
             Self::OwnIdentitySeen { address } => write!(
                 f,

@@ -151,7 +151,10 @@ pub(super) async fn export(node: &Node, file: &Path, force: bool, out: Out) -> R
         return Err(Failure::bad_input(format!("{} exists; --force replaces it", file.display())));
     }
     let exported = node.answer(node.client()?.trace_export(&file).await)?;
-    out.either(&exported, || format!("{}: {} segments, {} bytes", exported.file, exported.segments, exported.bytes))
+    out.either(&exported, || {
+        let segments = render::count(exported.segments.into(), "segment", "segments");
+        format!("{}: {segments}, {}", exported.file, render::bytes(exported.bytes))
+    })
 }
 
 fn outcome_of(outcome: &Outcome, done: &str, out: Out) -> Result<(), Failure> {

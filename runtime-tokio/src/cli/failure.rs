@@ -2,6 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use kinfolk::plain_text;
 use serde::Serialize;
 
 /// The program's exit codes; `docs/cli.md` lists them.
@@ -60,7 +61,7 @@ impl Failure {
                 let text = if json {
                     serde_json::to_string(said).unwrap_or_else(|_| said.detail.clone())
                 } else {
-                    let mut lines = said.detail.lines();
+                    let mut lines = said.detail.lines().map(plain_text);
                     let first = format!("error: {}", lines.next().unwrap_or_default());
                     lines.fold(first, |text, line| format!("{text}\n       {line}"))
                 };
@@ -74,9 +75,9 @@ impl Failure {
 impl From<io::Error> for Failure {
     /// For errors of writing to the standard output stream.
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::PipeClosed,
-            _ => Self::failed(format!("can't write to the standard output stream: {error}")),
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::PipeClosed;
         }
+        Self::failed(format!("can't write to the standard output stream: {error}"))
     }
 }

@@ -24,7 +24,11 @@ pub(super) fn command(common: &Common, command: &Config, out: Out) -> Result<(),
             out.either(&settings.shown(), || settings.to_toml())
         }
         Config::Check { file: None, start } => right(&load(common, start)?, out),
-        Config::Check { file: Some(file), .. } => {
+        Config::Check { file: Some(file), start } => {
+            if let Some(flag) = start.flags().into_iter().chain(common.flags()).next() {
+                let text = format!("`config check FILE` looks at the file alone; leave {} out", flag.name);
+                return Err(Failure::bad_input(text));
+            }
             let mut sources = Sources::of_process();
             sources.environment.retain(|(name, _)| !name.to_string_lossy().starts_with("KINFOLK_"));
             sources.file = Some(file.clone());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kinfolk::{Fed, NoBehaviour, Node, Running, StartError, config::Settings};
 use kinfolk_core::{Address, Scope};
 use kinfolk_shell::api::types::EventLine;
@@ -21,6 +21,9 @@ use super::{
 /// After this long without a better address, those that only this machine can use are told.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// No person says it twice within this time.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
 /// The exit code of a node that was told twice to end: 128 + SIGINT, as shells have it.
 const KILLED: i32 = 130;
 
@@ -31,7 +34,7 @@ pub(super) async fn up(settings: Settings, out: Out) -> Result<(), Failure> {
     let told = tell(&running, &settings, &mut signals, out).await;
     tokio::select! {
         () = running.shutdown() => {}
-        () = signals.next() => std::process::exit(KILLED),
+        () = signals.again() => std::process::exit(KILLED),
     }
     told?;
     say(out, "stopped", "the node has ended", serde_json::json!({}))
@@ -47,6 +50,7 @@ async fn tell(
     let mut events = running.events();
     let mut narrator = Narrator::new(running.peer_id());
     greet(running, settings, out)?;
+    warn(running, out)?;
     let mut settle = Box::pin(sleep(if only_here(&settings.config.listen) { Duration::ZERO } else { SETTLE }));
     let mut settled = false;
     loop {
@@ -96,6 +100,11 @@ fn greet(running: &Running<NoBehaviour>, settings: &Settings, out: Out) -> Resul
     out.line(&format!("{}, network {}, data in {folder}\npeer id {peer}", kinfolk::AGENT, config.network))
 }
 
+/// What the user should know about this start.
+fn warn(running: &Running<NoBehaviour>, out: Out) -> Result<(), Failure> {
+    running.warnings().iter().try_for_each(|warning| say(out, "warning", warning, serde_json::json!({})))
+}
+
 /// A line that is no notice of the core.
 fn say(out: Out, event: &str, text: &str, detail: serde_json::Value) -> Result<(), Failure> {
     let at_unix_ms = now_unix_ms();
@@ -130,6 +139,14 @@ impl Signals {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("can't listen for signals: {error}")));
         Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
+    }
+
+    /// Another one after the first. What comes at the same time is the first once more: `timeout` and some service
+    /// managers send theirs to the process and to its group.
+    async fn again(&mut self) {
+        sleep(SAME_SIGNAL).await;
+        while self.next().now_or_never().is_some() {}
+        self.next().await;
     }
 
     async fn next(&mut self) {

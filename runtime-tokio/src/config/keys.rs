@@ -193,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_of_the_core_has_a_key() {
+        let core = serde_json::to_value(Config::desktop()).unwrap();
+        let mut paths = Vec::new();
+        for (name, value) in core.as_object().unwrap() {
+            match value.as_object() {
+                Some(table) => paths.extend(table.keys().map(|inner| format!("{name}.{inner}"))),
+                None => paths.push(name.clone()),
+            }
+        }
+        assert!(paths.len() > 40, "{paths:?}");
+        for path in paths {
+            assert!(Key::named(&path).is_some(), "{path}");
+        }
+    }
+
+    #[test]
     fn what_is_shown_can_be_read_back() {
         let draft = Draft { data_dir: "/d".into(), api_socket: "/s".into(), ..Draft::of(Role::Server) };
         let mut copy = Draft::of(Role::Desktop);

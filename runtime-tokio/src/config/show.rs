@@ -51,12 +51,14 @@ impl Settings {
                 None | Some(Place::Preset(_)) => String::new(),
                 Some(place) => format!("  # {place}"),
             };
-            let _infallible = match (key.get)(&self.draft) {
-                toml::Value::Array(items) if items.len() > 1 => {
+            let value = (key.get)(&self.draft);
+            let items = value.as_array().filter(|items| items.len() > 1);
+            let _infallible = match items {
+                Some(items) => {
                     let items: String = items.iter().map(|item| format!("  {item},\n")).collect();
                     writeln!(text, "{name} = [{from}\n{items}]")
                 }
-                value => writeln!(text, "{name} = {value}{from}"),
+                None => writeln!(text, "{name} = {value}{from}"),
             };
         }
         text

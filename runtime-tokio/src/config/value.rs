@@ -279,7 +279,7 @@ impl Setting for Bytes {
 
     fn show(&self) -> toml::Value {
         let (unit, size) =
-            SIZE_UNITS.iter().find(|(_, size)| self.0 >= *size && self.0 % size == 0).unwrap_or(&("B", 1));
+            SIZE_UNITS.iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size)).unwrap_or(&("B", 1));
         format!("{}{unit}", self.0 / size).into()
     }
 }

@@ -1,5 +1,8 @@
 //! Running the program as a person would, in a home of its own.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod node;
 
 use std::{
     ffi::OsStr,
@@ -10,6 +13,8 @@ use std::{
     sync::{Arc, Mutex},
     thread,
 };
+
+pub(crate) use self::node::UpNode;
 
 /// A home folder, and the program run in it with nothing else in its environment.
 pub(crate) struct Home {

@@ -69,6 +69,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .unix_socket(socket.clone())
             .no_proxy()
+            // A connection that is kept may be that of a node that is gone, and costs nothing to make.
+            .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| ClientError::Broken(words(&error)))?;
         Ok(Self { http, socket })

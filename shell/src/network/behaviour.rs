@@ -21,6 +21,7 @@ use super::{
     governed::Governed,
     ids,
     shelf::Shelf,
+    twin::Twin,
 };
 
 /// How long records and memberships live in the hash table. The core announces them again at a quarter of it.
@@ -35,6 +36,7 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) ping: ping::Behaviour,
     pub(super) kad: Governed<kad::Behaviour<Shelf>>,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
+    pub(super) twin: Toggle<Twin>,
     pub(super) app: Governed<A>,
 }
 
@@ -88,11 +90,15 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         for pinned in &config.pinned {
             gate.pin(ids::peer_to_libp2p(&pinned.peer), true);
         }
-        let mdns = config
-            .mdns
-            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(NetworkError::Mdns))
-            .transpose()?
-            .map(|mdns| Governed::new(mdns, announced, Box::new(|_, _| false)));
+        let (mdns, twin) = if config.mdns {
+            let mdns = mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(NetworkError::Mdns)?;
+            let twin = Twin::new(local).inspect_err(|error| {
+                tracing::warn!(%error, "another machine with this node's identity will not be noticed by mDNS");
+            });
+            (Some(Governed::new(mdns, everything, Box::new(|_, _| false))), twin.ok())
+        } else {
+            (None, None)
+        };
         Ok(Self {
             gate,
             identify: Governed::new(identify(key, settings), everything, Box::new(|_, _| false)),
@@ -105,6 +111,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
                 Box::new(move |peer, address| routed.allows(peer, address)),
             ),
             mdns: mdns.into(),
+            twin: twin.into(),
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
         })
@@ -163,16 +170,4 @@ fn everything(_: &FromSwarm<'_>) -> bool {
 /// Kademlia is not told where we listen: it would tell others, and begin look-ups by itself.
 fn nothing_listened(event: &FromSwarm<'_>) -> bool {
     !matches!(event, FromSwarm::NewListenAddr(_) | FromSwarm::ExpiredListenAddr(_))
-}
-
-/// mDNS announces what others on the link can use.
-fn announced(event: &FromSwarm<'_>) -> bool {
-    let useful = |address| ids::first_ip(address).is_some_and(|ip| !ip.is_loopback());
-    if let FromSwarm::NewListenAddr(new) = event {
-        useful(new.addr)
-    } else if let FromSwarm::ExpiredListenAddr(expired) = event {
-        useful(expired.addr)
-    } else {
-        true
-    }
 }

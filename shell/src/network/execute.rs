@@ -204,11 +204,8 @@ impl<A: NetworkBehaviour> Network<A> {
         else {
             return self.tell(Event::Refused { command, refusal: Refusal::Gone });
         };
-        // What the core itself has routed is open to Kademlia, wherever it is.
-        let routed = match (held.asker, held.peer) {
-            (Asker::Kademlia, Some(peer)) => self.routed.of(&peer),
-            _ => vec![],
-        };
+        // Kademlia adds what the core itself has routed to anybody's dial: open for it, wherever it is.
+        let routed = held.peer.map(|peer| self.routed.of(&peer)).unwrap_or_default();
         let openings: Vec<Opening> = routed.into_iter().map(Opening::Exact).collect();
         openings.iter().for_each(|opening| self.open.open(opening));
         self.released.insert(held.dial, Released { number, openings });

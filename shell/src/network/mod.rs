@@ -23,10 +23,10 @@ mod repeats;
 mod shelf;
 mod translate;
 mod transport;
-mod world;
+mod twin;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt, io,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -35,8 +35,8 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use kinfolk_core::{
-    Address, Asker, CommandId, DialError, Event, HeldId, ListenerId as CoreListenerId, PeerId as CorePeerId, Source,
-    StoredPeer, ValidConfig,
+    Address, Asker, Command, CommandId, DialError, Event, HeldId, ListenerId as CoreListenerId, PeerId as CorePeerId,
+    Source, StoredPeer, ValidConfig,
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -50,9 +50,9 @@ use libp2p::{
     swarm::{self, ConnectionId, Executor, NetworkBehaviour},
 };
 
-pub use crate::driver::Happened;
 pub use counters::Counters;
 
+use crate::driver::{Happened, World};
 use behaviour::{Behaviour, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
@@ -359,6 +359,39 @@ impl<A: NetworkBehaviour> Stream for Network<A> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl<A: NetworkBehaviour> World for Network<A> {
+    type App = A;
+    type AppEvent = A::ToSwarm;
+
+    fn execute(&mut self, command: &Command) {
+        Self::execute(self, command);
+    }
+
+    fn remember(&mut self, stored: &StoredPeer) {
+        Self::remember(self, stored);
+    }
+
+    fn app_mut(&mut self) -> &mut A {
+        Self::app_mut(self)
+    }
+
+    fn counters(&self, counters: &mut BTreeMap<String, u64>) {
+        counters.extend(self.counters.iter().map(|(name, count)| (name.to_owned(), count)));
+    }
+
+    fn standing(&self) -> usize {
+        self.swarm.connected_peers().count()
+    }
+
+    fn farewell(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error means that it is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 }
 

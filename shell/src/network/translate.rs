@@ -123,6 +123,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 | Said::Dial { .. }
                 | Said::DialFailed { .. },
             ) => self.counters.count("unknown"),
+            BehaviourEvent::Twin(at) => self.on_copy(&at),
             BehaviourEvent::App(said) => {
                 if let Some(event) = self.on_said(Asker::Application, said) {
                     self.out.push_back(Happened::App(event));

@@ -207,9 +207,19 @@ impl StreamMuxer for Closing {
     }
 }
 
-/// Seeds the random numbers of the TLS library on another thread, once per process: it does so at first use, which
-/// would be in the middle of the first QUIC dial.
+/// Seeds the random numbers of QUIC's TLS on another thread. They are seeded at first use, which takes a processor about
+/// 90 ms, once per process, and would be in the middle of the first dial.
 pub(super) fn warm_up() {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {});
+    ONCE.call_once(|| {
+        let seed = || {
+            let mut some = [0; 1];
+            if aws_lc_rs::rand::fill(&mut some).is_err() {
+                tracing::warn!("no random numbers for QUIC yet");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("seed".to_owned()).spawn(seed) {
+            tracing::debug!(%error, "no thread to seed random numbers; the first dial does it");
+        }
+    });
 }

@@ -27,6 +27,7 @@ pub(super) fn export(segments: Vec<(File, u64)>, file: &Path) -> Result<Exported
         let mut out = BufWriter::new(out);
         if compress {
             let mut encoder = zstd::Encoder::new(&mut out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+            encoder.include_checksum(true)?;
             copy(segments, &mut encoder)?;
             encoder.finish()?;
         } else {

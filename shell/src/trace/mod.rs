@@ -43,7 +43,8 @@ pub struct TraceLimits {
     /// A segment is full when so much was written after its checkpoint, in bytes on disk; default 4 MiB, which is
     /// about 40 MiB of text.
     pub segment_bytes: u64,
-    /// Segments kept; default 8.
+    /// Segments kept; default 32. Each start of the node begins one, so a node that is started often would soon have
+    /// nothing but starts if these were few.
     pub segments: u32,
     /// Bytes kept on disk by all of them, checkpoints included; default 32 MiB. The newest segment is kept in any case.
     pub bytes: u64,
@@ -53,7 +54,7 @@ pub struct TraceLimits {
 
 impl Default for TraceLimits {
     fn default() -> Self {
-        Self { segment_bytes: 4 << 20, segments: 8, bytes: 32 << 20, record: true }
+        Self { segment_bytes: 4 << 20, segments: 32, bytes: 32 << 20, record: true }
     }
 }
 

@@ -211,6 +211,8 @@ impl Writer {
         let (number, file) = self.ring.begin()?;
         let mut encoder = zstd::Encoder::new(Counted { file, bytes: 0 }, zstd::DEFAULT_COMPRESSION_LEVEL)?;
         encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+        // A flipped bit may be other JSON that is just as valid.
+        encoder.include_checksum(true)?;
         self.segment = Some(Open { encoder, full: u64::MAX, told_full: false });
         header.segment = number;
         let lost = self.shared.lost.load(Ordering::Relaxed);

@@ -25,6 +25,9 @@ use kinfolk_shell::{
 /// Who every test's node is.
 pub(crate) const LOCAL: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
 
+/// Nothing comes of dials to this address, not even an error.
+pub(crate) const SILENT: &str = "/ip4/192.0.2.3/tcp/4001";
+
 /// Dials to this address succeed; all others are refused.
 pub(crate) const OPEN: &str = "/ip4/192.0.2.1/tcp/4001";
 
@@ -116,6 +119,9 @@ impl<A: Unpin + 'static> World for FakeWorld<A> {
         self.strings.commands.lock().unwrap().push(command.clone());
         let Action::Dial { peer: Some(peer), addresses } = &command.action else { return };
         let open: Address = OPEN.parse().unwrap();
+        if addresses.contains(&SILENT.parse().unwrap()) {
+            return;
+        }
         let event = if addresses.contains(&open) {
             self.connections += 1;
             let connection = ConnectionId(self.connections);

@@ -4,7 +4,10 @@ use futures::{Stream, future};
 use kinfolk_core::{
     Action, Address, Command, CommandId, Config, ConnectionId, DialError, Event, PeerId, Reason, ValidConfig,
 };
-use kinfolk_shell::network::{Happened, Network, NetworkSettings};
+use kinfolk_shell::{
+    driver::Happened,
+    network::{Network, NetworkSettings},
+};
 use libp2p::{
     Transport,
     core::{transport::MemoryTransport, upgrade::Version},
@@ -16,6 +19,9 @@ use libp2p::{
 
 /// Nothing here takes this long, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What happened at each address of a dial, and to the dial as a whole.
+pub(crate) type Failure = (Vec<(Address, DialError)>, DialError);
 
 /// A network, with the events that nobody has waited for yet.
 pub(crate) struct Peer<A: NetworkBehaviour = dummy::Behaviour> {
@@ -48,6 +54,11 @@ pub(crate) fn peer() -> Peer {
 
 pub(crate) fn peer_with(key: Keypair, settings: NetworkSettings) -> Peer {
     Peer::of(Network::new(key, settings, executor, dummy::Behaviour).unwrap())
+}
+
+/// A network over TCP and QUIC, with an application.
+pub(crate) fn peer_of<A: NetworkBehaviour>(app: A) -> Peer<A> {
+    Peer::of(Network::new(Keypair::generate_ed25519(), settings(), executor, app).unwrap())
 }
 
 /// A network over libp2p's memory transport.
@@ -104,7 +115,7 @@ impl<A: NetworkBehaviour> Peer<A> {
         wait(&mut [self], 0, what, find).await
     }
 
-    pub(crate) async fn dial_failed(&mut self, dial: CommandId) -> (Vec<(Address, DialError)>, DialError) {
+    pub(crate) async fn dial_failed(&mut self, dial: CommandId) -> Failure {
         self.wait("a dial to fail", failed(dial)).await
     }
 
@@ -150,8 +161,8 @@ pub(crate) async fn until<A: NetworkBehaviour, T>(
                 return done;
             }
             future::poll_fn(|cx| {
-                let some = peers.iter_mut().fold(false, |some, peer| peer.poll(cx) || some);
-                if some { Poll::Ready(()) } else { Poll::Pending }
+                let busy = peers.iter_mut().filter_map(|peer| peer.poll(cx).then_some(())).count();
+                if busy > 0 { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
         }
@@ -187,7 +198,7 @@ pub(crate) async fn connect<A: NetworkBehaviour>(
     (at_a, at_b)
 }
 
-pub(crate) fn failed(dial: CommandId) -> impl FnMut(&Event) -> Option<(Vec<(Address, DialError)>, DialError)> {
+pub(crate) fn failed(dial: CommandId) -> impl FnMut(&Event) -> Option<Failure> {
     move |event| match event {
         Event::DialFailed { dial: of, failures, error } if *of == dial => Some((failures.clone(), error.clone())),
         Event::Connected { .. } => panic!("connected after all: {event:?}"),

@@ -1,10 +1,14 @@
 //! Real swarms on this machine, each behind a `Network`: commands go in, and the events that come out are checked.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one event among all")]
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod closing_and_turning_away;
 mod connecting;
 mod dials_fail_with_a_reason;
 mod harness;
+mod hash_table;
+mod held_dials;
+mod hostile_peers;
 mod introductions_and_pings;
 mod listening;

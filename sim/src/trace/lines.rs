@@ -2,14 +2,17 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use super::Problem;
 
-/// The longest line that is taken, in bytes: 16 MiB. A checkpoint of the largest peer table that the presets allow
-/// fits several times over.
-pub const MAX_LINE: usize = 16 << 20;
+/// The longest frame that is taken, in bytes: 16 MiB. Events are cut to size long before.
+pub const MAX_FRAME: usize = 16 << 20;
+
+/// The longest header that is taken, in bytes: 256 MiB. A checkpoint has about 1 KiB for each peer with three addresses,
+/// and servers know 20 000.
+pub const MAX_HEADER: usize = 256 << 20;
 
 /// zstd's window, as a power of two: 32 MiB is more than any level of ours needs, and a bound on hostile files.
 const MAX_WINDOW_LOG: u32 = 25;
 
-/// The lines of a text that may be compressed, one after another, each at most [`MAX_LINE`] long.
+/// The lines of a text that may be compressed, one after another, each at most [`MAX_FRAME`] or [`MAX_HEADER`] long.
 pub(super) struct Lines {
     source: Box<dyn BufRead + Send>,
     compressed: bool,
@@ -56,10 +59,13 @@ impl Lines {
             }
             let feed = chunk.iter().position(|byte| *byte == b'\n');
             let part = feed.unwrap_or(chunk.len());
-            if self.line.len() + part > MAX_LINE {
-                return Err(Problem::TooLong);
-            }
             self.line.extend_from_slice(&chunk[..part]);
+            if self.line.len() > MAX_FRAME {
+                let limit = if is_header(&self.line) { MAX_HEADER } else { MAX_FRAME };
+                if self.line.len() > limit {
+                    return Err(Problem::TooLong { limit });
+                }
+            }
             self.source.consume(feed.map_or(part, |at| at + 1));
             if feed.is_some() {
                 return Ok(Some((&self.line, End::Feed)));
@@ -76,6 +82,12 @@ impl Lines {
             Problem::Io(error)
         }
     }
+}
+
+/// A header has its version first, so most lines need only a glance.
+pub(super) fn is_header(line: &[u8]) -> bool {
+    let after = line.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    after.is_some_and(|rest| rest.starts_with(b"\"kinfolk_trace\""))
 }
 
 /// A frame of zstd, or one of those that zstd tells to skip.

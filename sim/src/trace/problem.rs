@@ -2,7 +2,7 @@ use std::{fmt, io};
 
 use serde::Serialize;
 
-use super::{FORMATS, MAX_LINE};
+use super::FORMATS;
 use crate::words::fit;
 
 /// Why a trace can't be read on, and where. Everything before that place was read well.
@@ -30,8 +30,12 @@ pub enum Problem {
     CutOff,
     /// The compressed data is damaged; zstd's words.
     Compression(String),
-    /// The line is longer than [`MAX_LINE`].
-    TooLong,
+    /// The line is longer than any of a trace may be ([`MAX_FRAME`](super::MAX_FRAME),
+    /// [`MAX_HEADER`](super::MAX_HEADER)).
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The line is no JSON.
     NotJson {
         /// The column in bytes, from 1 on; 0 when unknown.
@@ -90,7 +94,7 @@ impl Problem {
             Self::Empty => "empty",
             Self::CutOff => "cut_off",
             Self::Compression(_) => "compression",
-            Self::TooLong => "too_long",
+            Self::TooLong { .. } => "too_long",
             Self::NotJson { .. } => "not_json",
             Self::NoHeader => "no_header",
             Self::UnknownFormat(_) => "unknown_format",
@@ -120,7 +124,7 @@ impl fmt::Display for Problem {
             Self::Io(error) => write!(f, "can't be read: {error}"),
             Self::Empty => f.write_str("there is nothing in it; a trace begins with a header line"),
             Self::CutOff => f.write_str(
-                "the trace is cut off in the middle of this line: copied while it was written, or a full disk? What \
+                "the trace is cut off here (the node was killed, the file copied while it was written, or the disk full); what \
                  stands before is good",
             ),
             Self::Compression(what) => {
@@ -129,7 +133,9 @@ impl fmt::Display for Problem {
                     "the compressed data is damaged ({what}), here or, as it is checked piece by piece, shortly before"
                 )
             }
-            Self::TooLong => write!(f, "the line is longer than {} MiB; no trace has such lines", MAX_LINE >> 20),
+            Self::TooLong { limit } => {
+                write!(f, "the line is longer than {} MiB; no trace has such lines", limit >> 20)
+            }
             Self::NotJson { column: 0, what } => write!(f, "no JSON: {what}"),
             Self::NotJson { column, what } => write!(f, "no JSON at column {column}: {what}"),
             Self::NoHeader => f.write_str("not a trace: the first line must be a header ({\"kinfolk_trace\":1,…})"),
@@ -158,7 +164,7 @@ impl std::error::Error for Problem {
             Self::Empty
             | Self::CutOff
             | Self::Compression(_)
-            | Self::TooLong
+            | Self::TooLong { .. }
             | Self::NotJson { .. }
             | Self::NoHeader
             | Self::UnknownFormat(_)

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     Problem, ReadError,
-    lines::{End, Lines},
+    lines::{End, Lines, is_header},
 };
 
 /// The formats that can be read: today's, and as they come the two before it.
@@ -165,12 +165,6 @@ impl Format {
             }
         }
     }
-}
-
-/// A header has its version first, so most lines need only a glance.
-fn is_header(line: &[u8]) -> bool {
-    let after = line.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
-    after.is_some_and(|rest| rest.starts_with(b"\"kinfolk_trace\""))
 }
 
 fn version<C: DeserializeOwned>(line: &[u8]) -> Result<(Format, Header<C>), Problem> {

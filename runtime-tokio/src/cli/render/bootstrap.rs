@@ -1,6 +1,6 @@
 //! Bootstrap peers.
 
-use kinfolk::short_name;
+use kinfolk::{plain_text, short_name};
 use kinfolk_shell::api::types::Bootstrap;
 
 use super::text::{count, span};
@@ -10,7 +10,7 @@ pub(crate) fn bootstrap(peers: &[Bootstrap]) -> String {
     if peers.is_empty() {
         return "no bootstrap peers; `kinfolk bootstrap add MULTIADDR` adds one\n".to_owned();
     }
-    lines(peers).map(|line| line + "\n").collect()
+    lines(peers).map(|line| plain_text(&line) + "\n").collect()
 }
 
 pub(super) fn lines(peers: &[Bootstrap]) -> impl Iterator<Item = String> {

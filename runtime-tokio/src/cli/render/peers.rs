@@ -78,7 +78,7 @@ pub(crate) fn peer(peer: &Peer) -> String {
         state.push_str(&format!(", {}", marks(peer)));
     }
     text += &labelled("  state", [state]);
-    text += &labelled("  agent", peer.agent.as_deref().map(plain_text));
+    text += &labelled("  agent", peer.agent.as_deref());
     text += &labelled("  way", peer.path.as_ref().map(|path| path.to_string()));
     text += &labelled("  round trip", peer.rtt_us.map(round_trip));
     text += &labelled("  seen", (peer.connections.is_empty()).then(|| last_seen(peer)));
@@ -92,7 +92,7 @@ pub(crate) fn peer(peer: &Peer) -> String {
         }
     };
     text += &labelled("  data", sync);
-    text += &labelled("  can", (!peer.capabilities.is_empty()).then(|| plain_text(&peer.capabilities.join(", "))));
+    text += &labelled("  can", (!peer.capabilities.is_empty()).then(|| peer.capabilities.join(", ")));
     text += &labelled(
         "  connected",
         peer.connections.iter().map(|connection| {
@@ -111,12 +111,12 @@ fn last_seen(peer: &Peer) -> String {
 
 fn address(known: &KnownAddress) -> String {
     let sources: Vec<String> = known.sources.iter().map(ToString::to_string).collect();
-    let mut text = format!("{} (found {})", plain_text(&known.address.to_string()), sources.join(", "));
+    let mut text = format!("{} (found {})", known.address, sources.join(", "));
     if let Some(ago) = known.last_success_s {
         text.push_str(&format!("; worked {} ago", span(ago)));
     }
     if let Some(error) = &known.last_error {
-        text.push_str(&format!("; failed: {}", plain_text(error)));
+        text.push_str(&format!("; failed: {}", error));
     }
     if let Some(wait) = known.retry_in_s {
         text.push_str(&format!("; not before {}", span(wait)));

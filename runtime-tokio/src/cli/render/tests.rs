@@ -135,7 +135,7 @@ fn the_status_reads_like_an_answer() {
       bootstrap   /dns4/a.example/tcp/4001: connected, peer …kSCVe2Xo
                   /dns4/b.example/tcp/4001: no answer in 3 tries, next in 14 s
       traces      recording; 3 segments, 1.2 MiB
-      counted     2 gate refusals
+      counted     gate refusals 2
     ");
     insta::assert_snapshot!(bootstrap(&all.bootstrap), @"
     /dns4/a.example/tcp/4001: connected, peer …kSCVe2Xo
@@ -195,7 +195,7 @@ fn events_are_told_in_plain_words() {
     insta::assert_snapshot!(told.join("\n"), @"
     …kSCVe2Xo  found on the home network
     …kSCVe2Xo  connected over the home network by QUIC (outbound, /ip4/192.168.1.7/udp/4001/quic-v1)
-    …kSCVe2Xo  introduced itself as kinfolk/0.1.0�
+    …kSCVe2Xo  identified as kinfolk/0.1.0�
     …kSCVe2Xo  now connected through relay …Rz5EmSzc (before: over the home network by QUIC), because REASON
     …kSCVe2Xo  disconnected: it broke (reset)
     …kSCVe2Xo  disconnected: closed by this node, because REASON
@@ -203,7 +203,7 @@ fn events_are_told_in_plain_words() {
     this node's identity is also in use at /ip4/192.168.1.7/udp/4001/quic-v1; a copied data folder or SD card? Delete `identity` in one of them
     can't listen on /ip4/192.168.1.7/udp/4001/quic-v1: not permitted (ports below 1024 need extra rights)
     /ip4/192.168.1.7/udp/4001/quic-v1 is taken by another program; using another port
-    alone: nobody else is known, waiting for the first peer
+    this node is alone: nobody else is known, waiting for the first peer
     ");
 }
 

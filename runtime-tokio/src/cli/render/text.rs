@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use kinfolk::short_name;
+use kinfolk::{plain_text, short_name};
 use kinfolk_shell::api::types::{Path, PathKind};
 
 /// Text, at most this many characters long.
@@ -62,12 +62,12 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// A label and its lines, the label only before the first.
+/// A label and its lines, the label only before the first. The lines are made plain: what others say is in them.
 pub(crate) fn labelled<T: Display>(label: &str, lines: impl IntoIterator<Item = T>) -> String {
     let mut text = String::new();
     for (at, line) in lines.into_iter().enumerate() {
         let label = if at == 0 { label } else { "" };
-        text.push_str(&format!("{label:<14}{line}\n"));
+        text.push_str(&format!("{label:<14}{}\n", plain_text(&line.to_string())));
     }
     text
 }
