@@ -191,8 +191,8 @@ fn known(error: &(dyn Error + 'static)) -> Option<DialError> {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe => Some(DialError::Handshake),
-            // A firewall of this machine.
-            io::ErrorKind::PermissionDenied => Some(DialError::Unreachable),
+            // A firewall of this machine; an address of a link without saying which.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => Some(DialError::Unreachable),
             _ => None,
         };
     }

@@ -147,13 +147,13 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             }
             kad::Event::RoutingUpdated { peer, is_new_peer, addresses, old_peer, .. } => {
-                self.prune(&peer, &addresses);
+                let present = self.prune(&peer, &addresses);
                 if let Some(old) = old_peer {
                     self.routed.remove(&old);
                     self.tell(Event::Routed { peer: peer_to_core(old), present: false });
                 }
-                if is_new_peer {
-                    self.tell(Event::Routed { peer: peer_to_core(peer), present: true });
+                if is_new_peer || !present {
+                    self.tell(Event::Routed { peer: peer_to_core(peer), present });
                 }
             }
             kad::Event::InboundRequest { request } => self.on_request(request),
@@ -164,14 +164,19 @@ impl<A: NetworkBehaviour> Network<A> {
         }
     }
 
-    /// Kademlia adds each address by which we reach a peer of its table, and would tell it to others.
-    fn prune(&mut self, peer: &PeerId, addresses: &kad::Addresses) {
+    /// Kademlia adds each address by which we reach a peer of its table, and would tell it to others. Whether the peer
+    /// is still in the table after such addresses are taken out.
+    fn prune(&mut self, peer: &PeerId, addresses: &kad::Addresses) -> bool {
         for address in addresses.iter() {
             if !self.routed.allows(peer, address) {
                 self.counters.count("kademlia.addresses_pruned");
-                self.swarm.behaviour_mut().kad.inner_mut().remove_address(peer, address);
+                if self.swarm.behaviour_mut().kad.inner_mut().remove_address(peer, address).is_some() {
+                    self.routed.remove(peer);
+                    return false;
+                }
             }
         }
+        true
     }
 
     fn on_progress(&mut self, id: QueryId, result: QueryResult) {
@@ -200,12 +205,15 @@ impl<A: NetworkBehaviour> Network<A> {
         }
     }
 
-    /// The addresses that the query's answers name for a peer. Kademlia keeps them for its own dials only.
-    fn told_of(&mut self, peer: PeerId) -> Vec<Multiaddr> {
+    /// The addresses of a member that the query's answers name, which Kademlia keeps for its own dials only, and those
+    /// that it has told us itself.
+    fn told_of(&mut self, member: PeerId) -> Vec<Multiaddr> {
         let nobody = ConnectionId::new_unchecked(0);
         let kademlia = self.swarm.behaviour_mut().kad.inner_mut();
         let role = libp2p::core::Endpoint::Dialer;
-        kademlia.handle_pending_outbound_connection(nobody, Some(peer), &[], role).unwrap_or_default()
+        let mut told = kademlia.handle_pending_outbound_connection(nobody, Some(member), &[], role).unwrap_or_default();
+        told.extend_from_slice(kademlia.store_mut().addresses_of_member(&member));
+        told
     }
 
     fn on_record(&mut self, id: QueryId, found: &kad::Record) {
@@ -220,11 +228,15 @@ impl<A: NetworkBehaviour> Network<A> {
         }
         *newest = Some(record.seq());
         if peer == *self.swarm.local_peer_id() {
-            // An earlier run's, perhaps when the clock was ahead: the next one must be newer.
-            self.last_seq = self.last_seq.max(record.seq());
+            self.seen_own(record.seq());
         }
         let (addresses, cut) = told(record.addresses().iter(), MAX_ADDRESSES);
         self.tell_found(id, vec![(peer_to_core(peer), addresses)], cut);
+    }
+
+    /// A record of ours is about, perhaps of an earlier run whose clock was ahead: the next one must be newer.
+    fn seen_own(&mut self, seq: u64) {
+        self.last_seq = self.last_seq.max(seq);
     }
 
     /// Tells of peers in events of at most 32 peers and 32 addresses.
@@ -290,6 +302,10 @@ impl<A: NetworkBehaviour> Network<A> {
             Ok(()) => {}
             Err(NotKept::Bad(_)) => self.counters.count("refused.forged_records"),
             Err(NotKept::Old) => self.counters.count("refused.old_records"),
+            Err(NotKept::Own { seq }) => {
+                self.counters.count("refused.own_records");
+                self.seen_own(seq);
+            }
             Err(NotKept::Full) => self.counters.count("refused.no_room"),
         }
     }

@@ -160,6 +160,8 @@ pub struct Network<A: NetworkBehaviour> {
     /// Own addresses as others see them, the newest last.
     seen_as: VecDeque<Multiaddr>,
     last_self_dial: Option<Instant>,
+    /// Whether the last introduction came within its peer's budget: what identify makes of it follows at once.
+    heeded: bool,
     knocks: Repeats,
     copies: Repeats,
 }
@@ -278,6 +280,7 @@ impl<A: NetworkBehaviour> Network<A> {
             configured_pins: settings.config.pinned.iter().map(|pinned| pinned.peer).collect(),
             seen_as: VecDeque::new(),
             last_self_dial: None,
+            heeded: true,
             knocks: Repeats::default(),
             copies: Repeats::default(),
         };

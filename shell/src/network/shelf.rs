@@ -13,7 +13,7 @@ use std::{
 };
 
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     kad::{
         K_VALUE, ProviderRecord, Record, RecordKey,
         store::{Error, RecordStore, Result},
@@ -37,6 +37,11 @@ pub(super) enum NotKept {
     Bad(BadRecord),
     /// The same or a newer one is there.
     Old,
+    /// It is our own: of an earlier run, or of a machine that has our identity.
+    Own {
+        /// Its sequence number.
+        seq: u64,
+    },
     /// No room.
     Full,
 }
@@ -73,6 +78,9 @@ impl Shelf {
     /// matter.
     pub(super) fn offer(&mut self, record: Record) -> std::result::Result<(), NotKept> {
         let new = record::verify(&record.key, &record.value).map_err(NotKept::Bad)?;
+        if new.peer_id() == self.local {
+            return Err(NotKept::Own { seq: new.seq() });
+        }
         if let Some(kept) = self.records.get(&record.key)
             && !kept.is_expired(Instant::now())
             && record::verify(&kept.key, &kept.value).is_ok_and(|kept| kept.seq() >= new.seq())
@@ -80,6 +88,12 @@ impl Shelf {
             return Err(NotKept::Old);
         }
         self.put(record).map_err(|_| NotKept::Full)
+    }
+
+    /// Where a member of the network said that it is.
+    pub(super) fn addresses_of_member(&self, member: &PeerId) -> &[Multiaddr] {
+        let mut members = self.providers.get(&self.network).into_iter().flatten();
+        members.find(|kept| kept.provider == *member).map_or(&[], |kept| &kept.addresses)
     }
 
     /// Keeps a provider that announced itself, with those of its addresses that mean something to others.
@@ -184,7 +198,7 @@ impl RecordStore for Shelf {
 mod tests {
     use std::{collections::HashSet, time::Duration};
 
-    use libp2p::{Multiaddr, identity::Keypair};
+    use libp2p::identity::Keypair;
 
     use super::*;
 

@@ -136,6 +136,9 @@ impl<A: NetworkBehaviour> Network<A> {
     fn on_said<E>(&mut self, asker: Asker, said: Said<E>) -> Option<E> {
         match said {
             Said::Own(event) => return Some(event),
+            Said::Candidate(_) if asker == Asker::Identify && !self.heeded => {
+                self.counters.count("identify.too_often");
+            }
             Said::Candidate(address) => {
                 if let Some(known) = self.own_address(address) {
                     self.tell(Event::Candidate { asker, address: known });
@@ -334,10 +337,11 @@ impl<A: NetworkBehaviour> Network<A> {
                     Some((known, at)) => *known != identity || now.saturating_duration_since(*at) >= SAME_AGAIN,
                     None => true,
                 };
-                if !news {
-                    self.counters.count("identify.unchanged");
-                } else if !connection.pace.take(now) {
+                self.heeded = !news || connection.pace.take(now);
+                if !self.heeded {
                     self.counters.count("identify.too_often");
+                } else if !news {
+                    self.counters.count("identify.unchanged");
                 } else {
                     let peer = connection.peer;
                     connection.identity = Some((identity.clone(), now));
@@ -447,4 +451,190 @@ fn by_peer(list: Vec<(PeerId, Multiaddr)>) -> BTreeMap<PeerId, Vec<Multiaddr>> {
 
 fn is_loopback(address: &Multiaddr) -> bool {
     ids::endpoint(address).is_some_and(|(ip, ..)| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use kinfolk_core::{Config, PingError};
+    use libp2p::{Transport, core::transport::dummy::DummyTransport, identity::Keypair, swarm::dummy};
+
+    use super::*;
+    use crate::network::NetworkSettings;
+
+    /// A network that can do nothing.
+    fn network() -> Network<dummy::Behaviour> {
+        let config = Config { mdns: false, ..Config::desktop() }.validate().unwrap();
+        let transport = DummyTransport::new().boxed();
+        let settings = NetworkSettings::new(config, "test");
+        Network::with_transport(Keypair::generate_ed25519(), settings, drop, transport, dummy::Behaviour).unwrap()
+    }
+
+    fn told(network: &mut Network<dummy::Behaviour>) -> Vec<Event> {
+        let events = network.out.drain(..).map(|happened| match happened {
+            Happened::Core(event) => event,
+            Happened::App(never) => match never {},
+        });
+        events.collect()
+    }
+
+    fn mdns(peer: PeerId, addresses: &[&str]) -> Vec<(PeerId, Multiaddr)> {
+        addresses.iter().map(|address| (peer, address.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_mdns_finds_is_told_by_peer_and_without_what_only_the_finder_can_reach() {
+        let mut network = network();
+        let (a, b) = (PeerId::random(), PeerId::random());
+        let a_at = format!("/ip4/192.168.1.7/tcp/4001/p2p/{a}");
+        let mut found = mdns(a, &[&a_at, "/ip4/127.0.0.1/tcp/4001"]);
+        found.extend(mdns(b, &["/ip4/192.168.1.8/udp/4001/quic-v1"]));
+        found.extend(mdns(a, &["/ip4/192.168.1.7/udp/4001/quic-v1"]));
+        network.on_found(found);
+        let mut expected = vec![
+            (a, vec!["/ip4/192.168.1.7/tcp/4001", "/ip4/192.168.1.7/udp/4001/quic-v1"]),
+            (b, vec!["/ip4/192.168.1.8/udp/4001/quic-v1"]),
+        ];
+        expected.sort();
+        let event = |(peer, addresses): &(PeerId, Vec<&str>)| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            (peer_to_core(*peer), addresses)
+        };
+        let expected: Vec<(_, Vec<Address>)> = expected.iter().map(event).collect();
+        let found: Vec<Event> = expected
+            .iter()
+            .map(|(peer, addresses)| Event::Found {
+                source: Source::Mdns,
+                peer: *peer,
+                addresses: addresses.clone(),
+                cut: 0,
+            })
+            .collect();
+        assert_eq!(told(&mut network), found);
+
+        network.on_lost(mdns(b, &["/ip4/192.168.1.8/udp/4001/quic-v1"]));
+        network.on_lost(mdns(PeerId::random(), &["/ip4/192.168.1.9/tcp/1"]));
+        let lost = told(&mut network);
+        assert_eq!(lost.len(), 1, "nobody is lost who was not found");
+        assert!(matches!(&lost[0], Event::Lost { source: Source::Mdns, peer, .. } if *peer == peer_to_core(b)));
+        assert_eq!(network.by_mdns.len(), 1);
+    }
+
+    #[test]
+    fn a_prank_on_the_home_network_stays_small() {
+        let mut network = network();
+        let crowd: Vec<PeerId> = (0..300).map(|_| PeerId::random()).collect();
+        for peer in &crowd {
+            let addresses: Vec<String> = (1..=40).map(|port| format!("/ip4/192.168.1.7/tcp/{port}")).collect();
+            network.on_found(mdns(*peer, &addresses.iter().map(String::as_str).collect::<Vec<_>>()));
+        }
+        let events = told(&mut network);
+        assert_eq!(events.len(), MAX_BY_MDNS);
+        for event in events {
+            assert!(matches!(event, Event::Found { addresses, cut: 8, .. } if addresses.len() == MAX_ADDRESSES));
+        }
+        assert_eq!(network.counters.get("cut.mdns_peers"), 300 - MAX_BY_MDNS as u64);
+        // All that was told is taken back.
+        let first = crowd[0];
+        let addresses: Vec<String> = (1..=40).map(|port| format!("/ip4/192.168.1.7/tcp/{port}")).collect();
+        network.on_lost(mdns(first, &addresses.iter().map(String::as_str).collect::<Vec<_>>()));
+        let lost: usize = told(&mut network)
+            .iter()
+            .map(|event| match event {
+                Event::Lost { addresses, .. } if addresses.len() <= MAX_ADDRESSES => addresses.len(),
+                other => panic!("{other:?}"),
+            })
+            .sum();
+        assert_eq!(lost, 40);
+    }
+
+    #[test]
+    fn own_addresses_are_claims_and_come_with_an_introduction_that_was_heeded() {
+        let mut network = network();
+        let address: Multiaddr = "/ip4/45.10.20.1/tcp/4001".parse().unwrap();
+        let say = |network: &mut Network<_>, asker, said: Said<()>| {
+            assert!(network.on_said(asker, said).is_none());
+            told(network)
+        };
+        let known = address_to_core(&address);
+        for (said, event) in [
+            (Said::Candidate(address.clone()), Event::Candidate { asker: Asker::Identify, address: known.clone() }),
+            (Said::Confirmed(address.clone()), Event::Confirmed { asker: Asker::Identify, address: known.clone() }),
+            (Said::Expired(address.clone()), Event::Unconfirmed { asker: Asker::Identify, address: known.clone() }),
+        ] {
+            assert_eq!(say(&mut network, Asker::Identify, said), [event]);
+        }
+        assert_eq!(network.swarm.external_addresses().count(), 0);
+        network.heeded = false;
+        assert_eq!(say(&mut network, Asker::Identify, Said::Candidate(address.clone())), []);
+        assert_eq!(say(&mut network, Asker::Application, Said::Candidate(address)).len(), 1);
+        let long = format!("/dns4/{}/tcp/1", "a".repeat(ids::MAX_ADDRESS_TEXT)).parse().unwrap();
+        assert_eq!(say(&mut network, Asker::Application, Said::Candidate(long)), []);
+    }
+
+    #[test]
+    fn a_knock_with_our_own_identity_is_a_copy_unless_it_is_our_own_dial() {
+        let mut network = network();
+        let from: Multiaddr = "/ip4/192.168.1.9/tcp/40000".parse().unwrap();
+        let error = swarm::ListenError::LocalPeerId { address: from.clone() };
+        network.on_knock(&from, &error, None);
+        assert_eq!(told(&mut network), [Event::OwnIdentitySeen { address: address_to_core(&from) }]);
+        // Its next ports are the same machine.
+        network.on_knock(&"/ip4/192.168.1.9/tcp/40001".parse().unwrap(), &error, None);
+        assert_eq!(told(&mut network), []);
+        network.last_self_dial = Some(Instant::now());
+        network.on_knock(&"/ip4/192.168.1.10/tcp/1".parse().unwrap(), &error, None);
+        assert_eq!(told(&mut network), []);
+        assert_eq!((network.counters.get("copies.seen"), network.counters.get("knocks.own")), (2, 1));
+    }
+
+    #[test]
+    fn each_kind_of_knock_has_its_word() {
+        let mut network = network();
+        let from: Multiaddr = "/ip4/45.10.20.1/tcp/40000".parse().unwrap();
+        let refused = |refusal| swarm::ListenError::Denied { cause: swarm::ConnectionDenied::new(refusal) };
+        let io = |kind: io::ErrorKind| swarm::ListenError::Transport(libp2p::TransportError::Other(kind.into()));
+        use crate::network::gate::Refusal;
+        for (error, word) in [
+            (refused(Refusal::Denied), DialError::Denied),
+            (refused(Refusal::TooMany("of something")), DialError::Limit),
+            (swarm::ListenError::Aborted, DialError::Cancelled),
+            (io(io::ErrorKind::TimedOut), DialError::TimedOut),
+            (io(io::ErrorKind::UnexpectedEof), DialError::Handshake),
+        ] {
+            network.on_knock(&from, &error, None);
+            let events = told(&mut network);
+            assert!(
+                matches!(&events[..], [Event::InboundFailed { error, count: 1, .. }] if *error == word),
+                "{events:?} is not {word:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn pings_fail_in_words() {
+        let other = |kind: io::ErrorKind| ping::Failure::Other { error: Box::new(io::Error::from(kind)) };
+        assert_eq!(errors::of_ping(&ping::Failure::Timeout), PingError::TimedOut);
+        assert_eq!(errors::of_ping(&ping::Failure::Unsupported), PingError::Unsupported);
+        assert_eq!(errors::of_ping(&other(io::ErrorKind::TimedOut)), PingError::TimedOut);
+        assert!(matches!(errors::of_ping(&other(io::ErrorKind::BrokenPipe)), PingError::Other(_)));
+    }
+
+    #[test]
+    fn names_are_cut_and_harmless_on_a_terminal() {
+        let mut network = network();
+        let info = identify::Info {
+            public_key: Keypair::generate_ed25519().public(),
+            protocol_version: "v".repeat(1000),
+            agent_version: "evil\x1b[2Jagent\n".to_owned(),
+            listen_addrs: vec![],
+            protocols: (0..100).map(|n| libp2p::StreamProtocol::try_from_owned(format!("/{n}")).unwrap()).collect(),
+            observed_addr: Multiaddr::empty(),
+            signed_peer_record: None,
+        };
+        let identity = network.identity(PeerId::random(), info);
+        assert_eq!(identity.protocol_version.len(), MAX_NAME);
+        assert_eq!(identity.agent, "evil\u{fffd}[2Jagent\u{fffd}");
+        assert_eq!((identity.protocols.len(), identity.cut), (MAX_PROTOCOLS, 36));
+        assert_eq!(identity.observed, None);
+    }
 }

@@ -1,6 +1,8 @@
 use kinfolk_core::{Action, Address, CommandId, Event, PeerId, Query, Refusal};
 
-use crate::harness::{Peer, connect, in_memory, until, wait};
+use libp2p::{identity::Keypair, swarm::dummy};
+
+use crate::harness::{Peer, connect, in_memory, in_memory_with, until, wait};
 
 /// How a question ended: the peers that were found, by event, and who answered.
 pub(crate) type Outcome = (Vec<(PeerId, Vec<Address>)>, Result<(u32, u32), Refusal>);
@@ -108,6 +110,57 @@ async fn a_newer_record_replaces_an_older_one_within_the_same_second() {
         assert_eq!(records, [(member, addresses)]);
     }
     assert_eq!(all[0].network.counters().get("refused.old_records"), 0);
+}
+
+#[tokio::test]
+async fn after_a_restart_with_the_clock_set_back_a_record_can_still_be_replaced() {
+    let (mut s, at) = server().await;
+    let key = Keypair::generate_ed25519();
+    let addresses = |port: u16| vec![format!("/ip4/45.10.20.1/tcp/{port}").parse().unwrap()];
+    let mut before = in_memory_with(key.clone(), dummy::Behaviour);
+    connect(&mut before, &mut s, &at).await;
+    route(&mut before, &s, &at).await;
+    // Each of these is at least a second ahead of the one before, so the last one's clock is ahead of ours.
+    for port in 1..=30 {
+        ask(&mut [&mut s, &mut before], 1, Query::Publish { addresses: addresses(port) }).await.1.unwrap();
+    }
+    drop(before);
+
+    let mut after = in_memory_with(key, dummy::Behaviour);
+    let own = after.id();
+    connect(&mut after, &mut s, &at).await;
+    route(&mut after, &s, &at).await;
+    let all = &mut [&mut s, &mut after];
+    ask(all, 1, Query::Publish { addresses: addresses(31) }).await.1.unwrap();
+    assert_eq!(all[0].network.counters().get("refused.old_records"), 1);
+    let (found, _) = ask(all, 1, Query::Record { peer: own }).await;
+    assert_eq!(found.last(), Some(&(own, addresses(30))), "the server has the old one");
+    ask(all, 1, Query::Publish { addresses: addresses(32) }).await.1.unwrap();
+    assert_eq!(all[0].network.counters().get("refused.old_records"), 1);
+
+    let mut b = in_memory();
+    connect(&mut b, &mut s, &at).await;
+    route(&mut b, &s, &at).await;
+    let (found, _) = ask(&mut [&mut s, &mut b], 1, Query::Record { peer: own }).await;
+    assert_eq!(found, [(own, addresses(32))]);
+}
+
+#[tokio::test]
+async fn a_server_knows_its_own_members() {
+    let (mut s, at) = server().await;
+    let mut a = in_memory();
+    let home = a.listen("/memory/0").await;
+    connect(&mut a, &mut s, &at).await;
+    route(&mut a, &s, &at).await;
+    a.run(Action::Advertise { address: home.clone() });
+    ask(&mut [&mut s, &mut a], 1, Query::Join).await.1.unwrap();
+    until(&mut [&mut s, &mut a], "the server to know", |peers| {
+        (peers[0].network.counters().get("kademlia.add_provider") == 1).then_some(())
+    })
+    .await;
+    let member = a.id();
+    let (members, ended) = ask(&mut [&mut s, &mut a], 0, Query::Members).await;
+    assert_eq!((members, ended), (vec![(member, vec![home])], Ok((0, 0))));
 }
 
 #[tokio::test]

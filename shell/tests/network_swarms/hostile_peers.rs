@@ -15,7 +15,7 @@ use libp2p::{
 };
 
 use crate::{
-    harness::{connect, failed, in_memory, in_memory_with, until, wait},
+    harness::{connect, failed, in_memory, in_memory_with, peer, until, wait},
     hash_table::{ask, route, server},
 };
 
@@ -212,6 +212,32 @@ async fn a_peer_that_talks_of_itself_all_the_time_is_not_listened_to_each_time()
     let told = a.events.iter().filter(|event| identified(event).is_some()).count();
     // One more for each 5 s that this takes.
     assert!((8..20).contains(&told), "{told} told, {ignored} ignored");
+}
+
+#[tokio::test]
+async fn silent_strangers_at_the_door_are_few() {
+    let mut a = peer();
+    let at = a.listen("/ip4/127.0.0.1/tcp/0").await;
+    let target = std::net::SocketAddr::new(at.host_ip().unwrap(), at.port().unwrap());
+    let mut silent = vec![];
+    for _ in 0..40 {
+        silent.push(tokio::net::TcpStream::connect(target).await.unwrap());
+    }
+    let limit = |event: &Event| match event {
+        Event::InboundFailed { error: DialError::Limit, count, .. } => Some(*count),
+        _ => None,
+    };
+    assert_eq!(a.wait("the limit", limit).await, 1);
+    until(&mut [&mut a], "all to be turned away", |peers| {
+        (peers[0].network.counters().get("refused.over_limit") == 8).then_some(())
+    })
+    .await;
+    drop(silent);
+    until(&mut [&mut a], "all to be gone", |peers| {
+        (peers[0].network.counters().get("knocks.failed") == 32).then_some(())
+    })
+    .await;
+    connect(&mut peer(), &mut a, &at).await;
 }
 
 #[tokio::test]

@@ -12,3 +12,4 @@ mod held_dials;
 mod hostile_peers;
 mod introductions_and_pings;
 mod listening;
+mod without_tokio;
