@@ -1,5 +1,6 @@
 // A js-libp2p peer for the whole-system tests. Options come as the only argument, one JSON object:
 //   listen    multiaddrs to listen on                       (default: /ip4/0.0.0.0/tcp/0)
+//   announce  multiaddrs to tell others instead of these    (default: none)
 //   network   the network's name, for the protocol names    (default: elohim)
 //   kademlia  "server", "client" or "off"                   (default: off)
 //   mdns      whether to look for peers on the LAN          (default: false)
@@ -40,7 +41,7 @@ if (kademlia !== 'off') {
 }
 
 const node = await createLibp2p({
-  addresses: { listen: options.listen ?? ['/ip4/0.0.0.0/tcp/0'] },
+  addresses: { listen: options.listen ?? ['/ip4/0.0.0.0/tcp/0'], announce: options.announce ?? [] },
   transports: [tcp()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],

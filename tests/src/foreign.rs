@@ -42,8 +42,11 @@ struct Heard {
 }
 
 impl Foreign {
-    /// js-libp2p. `options` is one JSON object; see `tests/js/peer.js`.
-    pub async fn js(device: &Device, options: Value) -> Self {
+    /// js-libp2p, at port 4001 by TCP. `options` is one JSON object; see `tests/js/peer.js`.
+    pub async fn js(device: &Device, mut options: Value) -> Self {
+        options["listen"] = json!(["/ip4/0.0.0.0/tcp/4001"]);
+        // It tells of public addresses only when it is sure of them, and this is how it is made sure.
+        options["announce"] = json!([format!("/ip4/{}/tcp/4001", device.ip())]);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
         let node = folder.join("node_modules/.bin/node");
         assert!(node.exists(), "{} is missing: `npm ci` in {} makes it", node.display(), folder.display());

@@ -21,6 +21,9 @@ pub struct Device {
     gateways: [String; 2],
 }
 
+/// Finds the router's bridge, where its devices are plugged in.
+const BRIDGE: &str = "bridge=$(ip -o link show type bridge | sed -n 's/^[0-9]*: \\([^:@]*\\).*/\\1/p')";
+
 impl std::fmt::Debug for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Site").field("name", &self.router.name()).finish_non_exhaustive()
@@ -48,11 +51,9 @@ impl Site {
             .await
             .expect("a public network");
         let site = Self { lab: lab.clone(), router, number: Some(number) };
+        site.pin_bridge();
         let uplink = site.router.uplink_ip_v6().expect("a public router has IPv6");
-        site.run(&format!(
-            "bridge=$(ip -o link show type bridge | sed -n 's/^[0-9]*: \\([^:@]*\\).*/\\1/p') && \
-             ip -6 addr add 2a0e:b107:{number}::1/64 dev $bridge nodad"
-        ));
+        site.run(&format!("{BRIDGE} && ip -6 addr add 2a0e:b107:{number}::1/64 dev $bridge nodad"));
         let route = format!("ip -6 route add 2a0e:b107:{number}::/64 via {uplink}");
         shell(&route, |command| lab.ix().spawn_command_sync(command));
         site
@@ -68,7 +69,21 @@ impl Site {
             .build()
             .await
             .expect("a home");
-        Self { lab: lab.clone(), router, number: None }
+        let site = Self { lab: lab.clone(), router, number: None };
+        site.pin_bridge();
+        site
+    }
+
+    /// The same for the bridge between all routers.
+    pub(crate) fn pin_exchange(lab: &Lab) {
+        let line = format!("{BRIDGE} && ip link set dev $bridge address 02:00:00:00:00:01");
+        shell(&line, |command| lab.ix().spawn_command_sync(command));
+    }
+
+    /// A bridge takes the lowest of its ports' hardware addresses for its own, so each new device may change it, and
+    /// those that know the router by the old one talk to nobody for half a minute. A real router's does not change.
+    fn pin_bridge(&self) {
+        self.run(&format!("{BRIDGE} && ip link set dev $bridge address 02:00:00:00:00:01"));
     }
 
     /// A computer in this network.

@@ -2,7 +2,10 @@ use std::{
     fs,
     path::PathBuf,
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,7 @@ struct Inner {
     settings: Mutex<Vec<(String, String)>>,
     flags: Mutex<Vec<String>>,
     state: Mutex<Running>,
+    exports: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +66,7 @@ impl NodeBuilder {
             settings: Mutex::default(),
             flags: Mutex::default(),
             state: Mutex::default(),
+            exports: AtomicU32::new(1),
         };
         Self { node: Node { inner: Arc::new(inner) } }
     }
@@ -144,7 +149,8 @@ impl Node {
         command.arg("--config").arg(self.inner.folder.join("config.toml"));
         command.args(self.inner.flags.lock().expect("no panic under the lock").iter());
         let log = fs::File::options().append(true).create(true).open(self.log()).expect("a file for the log");
-        command.env("KINFOLK_LOG", "kinfolk=debug,kinfolk_shell=debug,kinfolk_core=debug,info").stderr(log);
+        let filter = std::env::var("LAB_LOG").unwrap_or_else(|_| "kinfolk=debug,kinfolk_shell=debug,info".to_owned());
+        command.env("KINFOLK_LOG", filter).stderr(log);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = self.inner.device.spawn(command);
         let mut printed = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -277,7 +283,8 @@ impl Node {
 
     /// A copy of its trace so far.
     pub async fn export(&self) -> PathBuf {
-        let file = self.inner.folder.join("trace.jsonl");
+        let number = self.inner.exports.fetch_add(1, Ordering::Relaxed);
+        let file = self.inner.folder.join(format!("trace-{number}.jsonl"));
         let path = file.to_str().expect("a path in UTF-8");
         self.cli(&["trace", "export", path]).await.unwrap_or_else(|error| panic!("{}: {error}", self.inner.name));
         file

@@ -41,6 +41,7 @@ impl World {
         let lab = Lab::new().await.unwrap_or_else(|error| {
             panic!("no network namespaces here: {error:#}; `./scripts/test.sh` says what is missing")
         });
+        Site::pin_exchange(&lab);
         // Sockets' paths are at most 107 bytes long, so the folder's is short.
         let folder = tempfile::Builder::new().prefix("kf").tempdir().expect("a temporary folder");
         Self { lab: LabBox(lab), folder, nodes: Mutex::default(), reported: AtomicBool::new(false) }
@@ -73,13 +74,26 @@ impl World {
     /// # Panics
     /// If it does not hold in time; with everything that there is to know about every node.
     pub async fn eventually<T>(&self, what: &str, within: Duration, condition: impl AsyncFn() -> Option<T>) -> T {
+        self.eventually_or(within, condition, async || what.to_owned()).await
+    }
+
+    /// The same, where what is wrong is known only when it is.
+    ///
+    /// # Panics
+    /// If it does not hold in time; with everything that there is to know about every node.
+    pub async fn eventually_or<T>(
+        &self,
+        within: Duration,
+        condition: impl AsyncFn() -> Option<T>,
+        what: impl AsyncFn() -> String,
+    ) -> T {
         let start = Instant::now();
         loop {
             if let Some(found) = condition().await {
                 return found;
             }
             if start.elapsed() > within {
-                let report = self.report().await;
+                let (what, report) = (what().await, self.report().await);
                 panic!("not within {within:?}: {what}\n{report}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

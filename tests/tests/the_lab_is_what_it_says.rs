@@ -53,6 +53,19 @@ async fn public_addresses_are_global_and_reach_each_other() {
 }
 
 #[tokio::test]
+async fn who_is_plugged_in_later_cuts_nobody_off() {
+    let world = World::new().await;
+    let (near, far) = (world.public("near", 20).await, world.public("far", 30).await);
+    let (a, b) = (near.device("a").await, far.device("b").await);
+    assert!(reaches(&a, &b, b.ip6()).await);
+    for name in ["c", "d", "e", "f", "g", "h"] {
+        near.device(name).await;
+        assert!(reaches(&a, &b, b.ip()).await, "IPv4, after {name}");
+        assert!(reaches(&a, &b, b.ip6()).await, "IPv6, after {name}");
+    }
+}
+
+#[tokio::test]
 async fn a_home_is_private_and_shut_from_outside() {
     let world = World::new().await;
     let isp = world.public("isp", 20).await;
