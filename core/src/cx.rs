@@ -24,12 +24,14 @@ pub(crate) struct Cx<'a> {
 }
 
 /// What one machine's work means to the others, within the handling of one event.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Signal {
     /// A dial to a bootstrap target has led to this peer.
     TargetConnected(TargetId, PeerId),
     /// A dial to a bootstrap target came to nothing.
-    TargetFailed(TargetId),
+    TargetFailed(TargetId, Option<Address>, DialError),
+    /// A bootstrap target can't be dialled now, and that is no failure of it.
+    TargetPutOff(TargetId),
     /// A peer's first connection stands.
     Up(Slot),
     /// A peer's last connection has ended.
@@ -40,6 +42,10 @@ pub(crate) enum Signal {
     Removed(PeerId),
     /// A user looks for a peer whose addresses are not known.
     Sought(PeerId),
+    /// A peer more is known.
+    Known,
+    /// Somebody more is missed until it is here.
+    Pinned,
     /// What we tell others about ourselves has changed.
     AddressesChanged,
 }

@@ -187,7 +187,7 @@ impl Running {
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        let peers = self.lifecycle.deadline(&self.config).map(|at| (at, DeadlineReason::Peers));
+        let peers = self.lifecycle.deadline(&self.config.lifecycle).map(|at| (at, DeadlineReason::Peers));
         let addresses = self.nat.deadline(&self.config).map(|at| (at, DeadlineReason::Addresses));
         let planner = self.planner.deadline(&self.config, &self.nat).map(|at| (at, DeadlineReason::Bootstrap));
         [peers, addresses, planner].into_iter().flatten().min().map(|(at, reason)| Deadline { at, reason })

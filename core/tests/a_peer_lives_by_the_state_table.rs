@@ -70,7 +70,7 @@ const TABLE: &[(State, &str, Step, State)] = &[
     (State::Syncing, "the sync ends", |rig, _| sync(rig, 0), State::Identified),
     (State::Syncing, "the sync says nothing", |rig, _| rig.pass(secs(61)), State::Identified),
     (State::Syncing, "the connection ends", ends, State::Disconnected),
-    (State::Discovered, "nobody speaks of it", |rig, _| rig.pass(secs(7_200 + 600)), State::Expired),
+    (State::Discovered, "nobody speaks of it", |rig, _| rig.pass(secs(3 * 7_200)), State::Expired),
     (State::Disconnected, "nobody speaks of it", |rig, _| forgotten(rig), State::Expired),
     // What "never happens".
     (State::Connected, "its dial fails after all", |rig, _| dial_fails(rig), State::Connected),

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::{
     cx::Cx,
     jitter::{self, Purpose},
-    lifecycle::PeerLifecycle,
+    lifecycle::{PeerLifecycle, SHORT_LIVED},
     vocabulary::{Config, Health, Notice, Reason, Time},
 };
 
@@ -91,7 +91,7 @@ impl Vigil {
         // Connections over a pulled cable stand until somebody misses an answer; the cable is pulled all the same.
         let offline = !cx.here.is_online() && !lifecycle.has_loopback();
         let (health, reason) = if offline {
-            self.lonely_since.get_or_insert(cx.now);
+            self.lonely_since = Some(cx.now);
             (Health::Offline, Reason::NetworkChanged)
         } else if lifecycle.connected_count() > 0 {
             self.lonely_since = None;
@@ -116,24 +116,36 @@ impl Vigil {
         if health == self.health {
             return;
         }
+        // Somebody who came and went is no reason to begin again.
+        let was_there = matches!(self.health, Health::Connected | Health::Partial);
+        if was_there && cx.now.since(self.since) >= SHORT_LIVED {
+            self.rounds = 0;
+        }
         self.health = health;
         self.since = cx.now;
         let isolated = health == Health::Isolated;
         lifecycle.set_isolated(self.lonely_since.filter(|_| isolated));
-        self.rounds = 0;
-        self.next_round = if isolated { cx.now } else { Time::MAX };
+        self.next_round = match (isolated, self.rounds) {
+            (true, 0) => cx.now,
+            (true, _) => self.after_this_round(cx),
+            (false, _) => Time::MAX,
+        };
         if health != Health::Starting {
             cx.tell(Notice::HealthChanged { health }, reason);
         }
     }
 
     fn next_round(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
+        self.next_round = self.after_this_round(cx);
+        self.rounds = self.rounds.saturating_add(1);
+        lifecycle.override_backoffs(cx, PEERS_PER_ROUND);
+    }
+
+    fn after_this_round(&self, cx: &Cx<'_>) -> Time {
         let config = &cx.config.planner;
         let longest = if cx.now.since(self.since) < PATIENCE { config.retry_max } else { config.retry_slow };
         let wait = config.retry_min.saturating_mul(1 << self.rounds.min(12)).min(longest);
-        self.rounds = self.rounds.saturating_add(1);
         let draw = jitter::draw(cx.seed, Purpose::Isolation, self.since.as_nanos(), self.rounds.into());
-        self.next_round = cx.now + jitter::vary(wait, draw);
-        lifecycle.override_backoffs(cx, PEERS_PER_ROUND);
+        cx.now + jitter::vary(wait, draw)
     }
 }

@@ -53,7 +53,7 @@ impl BootstrapPlanner {
                 self.answer(cx, *request, Ok(removed));
             }
             Event::Routed { peer, present } => self.queries.routed(cx, *peer, *present),
-            Event::QueryFound { query, peers, cut } => self.queries.found(cx, lifecycle, *query, peers, *cut),
+            Event::QueryFound { query, peers, cut: _ } => self.queries.found(cx, lifecycle, *query, peers),
             Event::QueryEnded { query, successes, failures: _ } => {
                 self.queries.ended(cx, lifecycle, *query, *successes);
             }
@@ -105,10 +105,14 @@ impl BootstrapPlanner {
     /// What the other machines' work means here.
     pub(crate) fn hear(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, signal: Signal) {
         match signal {
-            Signal::TargetConnected(target, peer) => self.targets.connected(lifecycle, target, peer),
-            Signal::TargetFailed(target) => self.targets.failed(cx, target),
+            Signal::TargetConnected(target, peer) => self.targets.connected(cx.now, lifecycle, target, peer),
+            Signal::TargetFailed(target, address, error) => {
+                self.targets.failed(cx, target, address, error);
+                self.vigil.stir();
+            }
+            Signal::TargetPutOff(target) => self.targets.put_off(cx.now, target),
             Signal::Up(slot) => {
-                self.targets.up(lifecycle, slot);
+                self.targets.up(cx.now, lifecycle, slot);
                 self.vigil.stir();
             }
             Signal::Down(peer) => {
@@ -119,12 +123,13 @@ impl BootstrapPlanner {
             Signal::Identified(slot) => queries::route(cx, lifecycle, slot),
             Signal::Removed(peer) => self.queries.removed(&peer),
             Signal::Sought(peer) => self.queries.seek(cx, lifecycle, peer),
+            Signal::Known | Signal::Pinned => self.vigil.stir(),
             Signal::AddressesChanged => self.queries.addresses_changed(cx.now),
         }
     }
 
     pub(crate) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, nat: &NatPolicy) {
-        self.vigil.step(cx, lifecycle, !self.targets.is_empty());
+        self.vigil.step(cx, lifecycle, self.targets.has_others());
         self.targets.step(cx, lifecycle);
         self.queries.step(cx, lifecycle, nat);
     }

@@ -32,6 +32,8 @@ pub(super) struct Queries {
     populated: bool,
     /// The record is out; the membership is not.
     join_due: bool,
+    /// Our addresses have changed since the record that is out, or on its way.
+    record_is_old: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +124,7 @@ impl Queries {
 
     pub(super) fn addresses_changed(&mut self, now: Time) {
         self.publish = Schedule { at: now + SETTLING, misses: 0 };
+        self.record_is_old = true;
     }
 
     /// A peer that mattered is gone: who else is there, and where is it now?
@@ -161,7 +164,6 @@ impl Queries {
         lifecycle: &mut PeerLifecycle,
         query: CommandId,
         peers: &[(PeerId, Vec<Address>)],
-        cut: u32,
     ) {
         let Some(Running { kind, .. }) = self.running.get(&query) else { return };
         let kind = *kind;
@@ -183,7 +185,7 @@ impl Queries {
                 | Kind::LookUpPeer(_)
                 | Kind::Publish
                 | Kind::Join => {
-                    lifecycle.learn(cx, Source::Kademlia, *peer, addresses, cut);
+                    lifecycle.learn(cx, Source::Kademlia, *peer, addresses, 0);
                 }
             }
         }
@@ -201,8 +203,9 @@ impl Queries {
                 let wait = if small { SMALL_TABLE_WAIT } else { config.refresh };
                 self.refresh.misses = if small && news == 0 { self.refresh.misses + 1 } else { 0 };
                 self.refresh.again(now, wait, config.refresh, seed, Purpose::Refresh, query.0);
-                let first = !core::mem::replace(&mut self.populated, true);
-                self.random_left = if first && news > 0 { config.first_lookups } else { u32::from(news > 0 || !small) };
+                // The first one that brings somebody is followed by others, until nothing new comes.
+                let first = news > 0 && !core::mem::replace(&mut self.populated, true);
+                self.random_left = if first { config.first_lookups } else { u32::from(news > 0 || !small) };
             }
             Kind::LookUpRandom => {
                 // Until nothing new comes.
@@ -221,12 +224,15 @@ impl Queries {
             }
             Kind::Publish if successes > 0 => self.join_due = true,
             Kind::Join if successes > 0 => {
-                self.publish = Schedule::default();
-                self.publish.again(now, config.publish, config.publish, seed, Purpose::Publish, query.0);
+                if !self.record_is_old {
+                    self.publish = Schedule::default();
+                    self.publish.again(now, config.publish, config.publish, seed, Purpose::Publish, query.0);
+                }
                 // Others join when we do: they may be there in a moment.
                 self.members = Schedule { at: self.members.at.min(now + MEMBERS_WAIT), misses: 0 };
             }
             Kind::Publish | Kind::Join => {
+                self.record_is_old = true;
                 self.join_due = false;
                 self.publish.again(now, PUBLISH_RETRY, config.refresh, seed, Purpose::Publish, query.0);
                 self.publish.misses += 1;
@@ -286,8 +292,14 @@ impl Queries {
         let members = Some(self.members.at).filter(|_| idle(Kind::Members));
         let publishing = !idle(Kind::Publish) || !idle(Kind::Join) || nat.advertised().is_empty();
         let publish = Some(self.publish.at).filter(|_| !publishing);
-        let sought = self.sought.values().filter(|sought| !sought.running).map(|sought| sought.schedule.at).min();
+        let seeking = self.seeking();
+        let waiting = self.sought.values().filter(|sought| !sought.running && may_seek(config, seeking, sought));
+        let sought = waiting.map(|sought| sought.schedule.at).min();
         [timeout, refresh, members, publish, sought].into_iter().flatten().min()
+    }
+
+    fn seeking(&self) -> usize {
+        self.running.values().filter(|running| matches!(running.kind, Kind::Record(_) | Kind::LookUpPeer(_))).count()
     }
 
     fn overdue(&self, cx: &Cx<'_>) -> Option<CommandId> {
@@ -313,7 +325,9 @@ impl Queries {
         if self.table.is_empty() {
             return None;
         }
-        let due = |sought: &Sought| !sought.running && sought.schedule.at <= cx.now;
+        let seeking = self.seeking();
+        let due =
+            |sought: &Sought| !sought.running && sought.schedule.at <= cx.now && may_seek(cx.config, seeking, sought);
         let wanted = self.sought.iter_mut().filter(|(_, sought)| due(sought)).max_by_key(|(_, sought)| sought.urgent);
         if let Some((peer, sought)) = wanted {
             sought.running = true;
@@ -327,12 +341,13 @@ impl Queries {
             return Some((Kind::LookUpSelf, Query::LookUp { near: cx.local }, reason));
         }
         if core::mem::take(&mut self.join_due) {
-            return Some((Kind::Join, Query::Join, Reason::AddressesChanged));
+            return Some((Kind::Join, Query::Join, Reason::Routine));
         }
         let publishing = self.is_running(Kind::Publish) || self.is_running(Kind::Join);
         if self.publish.at <= cx.now && !publishing && !nat.advertised().is_empty() {
             let addresses = nat.advertised().iter().cloned().collect();
-            let reason = if self.publish.misses > 0 { Reason::Routine } else { Reason::AddressesChanged };
+            let changed = core::mem::take(&mut self.record_is_old);
+            let reason = if changed { Reason::AddressesChanged } else { Reason::Routine };
             return Some((Kind::Publish, Query::Publish { addresses }, reason));
         }
         if self.members.at <= cx.now && !self.is_running(Kind::Members) {
@@ -346,6 +361,11 @@ impl Queries {
         }
         None
     }
+}
+
+/// One place is kept for the routine, unless a user waits.
+fn may_seek(config: &Config, seeking: usize, sought: &Sought) -> bool {
+    sought.urgent || config.planner.max_queries == 1 || seeking + 1 < config.planner.max_queries as usize
 }
 
 /// A peer has introduced itself: does it belong into the routing table? Only servers do, at addresses that everyone can
@@ -367,9 +387,10 @@ pub(super) fn route(cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, slot: Slot) 
         .map(|connection| &connection.address);
     let told = known.book.iter().filter(|told| told.sources.contains(Source::Identify)).map(|told| &told.address);
     let addresses: BTreeSet<Address> = dialled.chain(told).filter(global).cloned().collect();
-    if addresses.is_empty() || known.routed {
+    if addresses.is_empty() {
         return;
     }
+    // Said again with each introduction: the addresses may be others, and the table may have dropped it.
     lifecycle.peers.at_mut(slot).routed = true;
     cx.command(Action::Route { peer, addresses: addresses.into_iter().collect() }, Reason::Server);
 }

@@ -6,10 +6,10 @@ use core::time::Duration;
 use crate::{
     cx::Cx,
     jitter::{self, Purpose},
-    lifecycle::{PeerLifecycle, is_dialable},
+    lifecycle::{PeerLifecycle, SHORT_LIVED, is_dialable},
     peers::{Peer, Slot},
     view::BootstrapView,
-    vocabulary::{Address, AskError, Notice, PeerAddress, PeerId, Reason, Time},
+    vocabulary::{Address, AskError, DialError, Notice, PeerAddress, PeerId, Reason, Source, Time},
 };
 
 /// A bootstrap peer.
@@ -38,15 +38,24 @@ pub(super) struct Targets {
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Target {
-    entries: Vec<PeerAddress>,
+    entries: Vec<Entry>,
     /// The id that the settings name.
     expected: Option<PeerId>,
     /// Who is there.
     peer: Option<PeerId>,
     connected: bool,
+    connected_since: Time,
     failures: u32,
     failing_since: Option<Time>,
     retry_at: Time,
+    /// It turned out to be this node itself.
+    is_us: bool,
+}
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Entry {
+    at: PeerAddress,
     by_settings: bool,
 }
 
@@ -54,10 +63,13 @@ const MAX_TARGETS: usize = 64;
 /// A target that is down is tried often for this long, then seldom.
 const PATIENCE: Duration = Duration::from_secs(600);
 const REDIAL_WITHIN: Duration = Duration::from_secs(1);
+/// A target that can't be dialled now, through no fault of its own, is looked at again after this.
+const PUT_OFF: Duration = Duration::from_secs(10);
 
 impl Targets {
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    /// Whether anybody else is among them.
+    pub(super) fn has_others(&self) -> bool {
+        self.all.values().any(|target| !target.is_us)
     }
 
     pub(super) const fn wants(&self) -> &BTreeMap<TargetId, Want> {
@@ -69,30 +81,34 @@ impl Targets {
         let gone: Vec<PeerAddress> = self
             .all
             .values()
-            .filter(|target| target.by_settings)
             .flat_map(|target| target.entries.iter())
-            .filter(|entry| !named(entry))
-            .cloned()
+            .filter(|entry| entry.by_settings && !named(&entry.at))
+            .map(|entry| entry.at.clone())
             .collect();
         for entry in gone {
             self.remove(lifecycle, &entry);
         }
         for entry in &cx.config.bootstrap {
-            if entry.peer != Some(cx.local) && self.add(cx.now, entry) == Ok(true) {
-                let added = self.all.values_mut().find(|target| target.entries.contains(entry));
-                added.into_iter().for_each(|target| target.by_settings = true);
+            if entry.peer != Some(cx.local) && self.add(cx.now, entry).is_ok() {
+                let entries = self.all.values_mut().flat_map(|target| target.entries.iter_mut());
+                entries.filter(|one| one.at == *entry).for_each(|one| one.by_settings = true);
             }
         }
     }
 
+    fn position(&self, entry: &PeerAddress) -> Option<TargetId> {
+        self.all.iter().find(|(_, target)| target.entries.iter().any(|one| one.at == *entry)).map(|(id, _)| *id)
+    }
+
     /// Whether it is new.
     pub(super) fn add(&mut self, now: Time, entry: &PeerAddress) -> Result<bool, AskError> {
-        if self.all.values().any(|target| target.entries.contains(entry)) {
+        if self.position(entry).is_some() {
             return Ok(false);
         }
+        let new = Entry { at: entry.clone(), by_settings: false };
         let same = |target: &&mut Target| entry.peer.is_some() && target.expected == entry.peer;
         if let Some(target) = self.all.values_mut().find(same) {
-            target.entries.push(entry.clone());
+            target.entries.push(new);
             target.retry_at = target.retry_at.min(now);
             return Ok(true);
         }
@@ -101,14 +117,15 @@ impl Targets {
         }
         self.minted += 1;
         let target = Target {
-            entries: [entry.clone()].into(),
+            entries: [new].into(),
             expected: entry.peer,
             peer: entry.peer,
             connected: false,
+            connected_since: now,
             failures: 0,
             failing_since: None,
             retry_at: now,
-            by_settings: false,
+            is_us: false,
         };
         self.all.insert(TargetId(self.minted), target);
         Ok(true)
@@ -116,10 +133,12 @@ impl Targets {
 
     /// Whether it was there.
     pub(super) fn remove(&mut self, lifecycle: &mut PeerLifecycle, entry: &PeerAddress) -> bool {
-        let Some((&id, target)) = self.all.iter_mut().find(|(_, target)| target.entries.contains(entry)) else {
-            return false;
-        };
-        target.entries.retain(|other| other != entry);
+        let Some(id) = self.position(entry) else { return false };
+        let Some(target) = self.all.get_mut(&id) else { return false };
+        target.entries.retain(|other| other.at != *entry);
+        if let (Some(peer), Some(address)) = (target.peer, &entry.address) {
+            lifecycle.unconfigured(&peer, address);
+        }
         if target.entries.is_empty() {
             if let Some(peer) = target.peer {
                 lifecycle.set_bootstrap(&peer, false);
@@ -132,75 +151,86 @@ impl Targets {
 
     pub(super) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
         for (&id, target) in &mut self.all {
-            if target.connected || self.wants.contains_key(&id) || target.retry_at > cx.now {
+            if target.connected || target.is_us || self.wants.contains_key(&id) || target.retry_at > cx.now {
                 continue;
             }
             // It may have come to us, or be here already for another reason.
             if target.peer.is_some_and(|peer| lifecycle.is_connected(&peer)) {
                 target.connected = true;
+                target.connected_since = cx.now;
                 continue;
             }
             let reason = match target.failures {
                 0 => Reason::BootstrapPeer,
                 failures => Reason::Retry { attempt: failures + 1 },
             };
-            let addresses = target.entries.iter().filter_map(|entry| entry.address.clone()).collect();
+            let addresses = target.entries.iter().filter_map(|entry| entry.at.address.clone()).collect();
             self.wants.insert(id, Want { peer: target.expected, addresses, reason });
             lifecycle.want_target(cx.now, id);
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        let waiting = |(id, target): &(&TargetId, &Target)| !target.connected && !self.wants.contains_key(id);
+        let waiting =
+            |(id, target): &(&TargetId, &Target)| !target.connected && !target.is_us && !self.wants.contains_key(id);
         self.all.iter().filter(waiting).map(|(_, target)| target.retry_at).min()
     }
 
-    pub(super) fn connected(&mut self, lifecycle: &mut PeerLifecycle, id: TargetId, peer: PeerId) {
+    pub(super) fn connected(&mut self, now: Time, lifecycle: &mut PeerLifecycle, id: TargetId, peer: PeerId) {
         self.wants.remove(&id);
         let Some(target) = self.all.get_mut(&id) else { return };
-        target.peer = Some(peer);
+        if let Some(before) = target.peer.replace(peer).filter(|before| *before != peer) {
+            lifecycle.set_bootstrap(&before, false);
+        }
         target.connected = true;
-        target.failures = 0;
-        target.failing_since = None;
+        target.connected_since = now;
         lifecycle.set_bootstrap(&peer, true);
     }
 
-    pub(super) fn failed(&mut self, cx: &mut Cx<'_>, id: TargetId) {
+    pub(super) fn failed(&mut self, cx: &mut Cx<'_>, id: TargetId, address: Option<Address>, error: DialError) {
         self.wants.remove(&id);
-        let Some(target) = self.all.get_mut(&id) else { return };
-        let config = &cx.config.planner;
-        let since = *target.failing_since.get_or_insert(cx.now);
-        let longest = if cx.now.since(since) < PATIENCE { config.retry_max } else { config.retry_slow };
-        let wait = config.retry_min.saturating_mul(1 << target.failures.min(12)).min(longest);
-        target.failures = target.failures.saturating_add(1);
-        let draw = jitter::draw(cx.seed, Purpose::Target, id.0.into(), target.failures.into());
-        target.retry_at = cx.now + jitter::vary(wait, draw);
-        // The first failure, and then each time the wait has doubled: a log line each 30 s helps nobody.
+        let Some(target) = self.all.get_mut(&id).filter(|target| !target.connected) else { return };
+        target.is_us = error == DialError::OwnIdentity;
+        target.back_off(cx, id);
+        // The first failure, and then each time their number has doubled: a line each 30 s helps nobody.
         if target.failures.is_power_of_two()
             && let Some(entry) = target.entries.first()
         {
-            let notice = Notice::BootstrapFailed { address: entry.to_string(), wait: target.retry_at.since(cx.now) };
-            cx.tell(notice, Reason::BootstrapPeer);
+            let notice = Notice::BootstrapFailed { address: entry.at.to_string(), wait: target.retry_at.since(cx.now) };
+            cx.tell(notice, Reason::DialFailed { address, error });
         }
     }
 
-    pub(super) fn up(&mut self, lifecycle: &mut PeerLifecycle, slot: Slot) {
+    /// It can't be dialled now; that is no failure of it.
+    pub(super) fn put_off(&mut self, now: Time, id: TargetId) {
+        self.wants.remove(&id);
+        if let Some(target) = self.all.get_mut(&id) {
+            target.retry_at = now + PUT_OFF;
+        }
+    }
+
+    pub(super) fn up(&mut self, now: Time, lifecycle: &mut PeerLifecycle, slot: Slot) {
         let Some(peer) = lifecycle.peers.get(slot).map(|peer| peer.id) else { return };
-        for target in self.all.values_mut().filter(|target| target.peer == Some(peer)) {
+        for (id, target) in self.all.iter_mut().filter(|(_, target)| target.peer == Some(peer) && !target.connected) {
+            self.wants.remove(id);
             target.connected = true;
-            target.failures = 0;
-            target.failing_since = None;
+            target.connected_since = now;
             lifecycle.set_bootstrap(&peer, true);
         }
     }
 
     pub(super) fn down(&mut self, cx: &Cx<'_>, peer: &PeerId) {
-        for (id, target) in &mut self.all {
-            if target.peer == Some(*peer) && target.connected {
-                target.connected = false;
-                let draw = jitter::draw(cx.seed, Purpose::Target, id.0.into(), cx.now.as_nanos());
-                target.retry_at = cx.now + jitter::within(REDIAL_WITHIN, draw);
+        for (id, target) in self.all.iter_mut().filter(|(_, target)| target.peer == Some(*peer) && target.connected) {
+            target.connected = false;
+            if cx.now.since(target.connected_since) < SHORT_LIVED {
+                // It accepts and drops: no better than not answering.
+                target.back_off(cx, *id);
+                continue;
             }
+            target.failures = 0;
+            target.failing_since = None;
+            let draw = jitter::draw(cx.seed, Purpose::Target, id.0.into(), cx.now.as_nanos());
+            target.retry_at = cx.now + jitter::within(REDIAL_WITHIN, draw);
         }
     }
 
@@ -208,6 +238,7 @@ impl Targets {
         for target in self.all.values_mut() {
             target.failures = 0;
             target.failing_since = None;
+            target.is_us = false;
             target.retry_at = target.retry_at.min(now);
         }
     }
@@ -215,7 +246,7 @@ impl Targets {
     pub(super) fn views(&self) -> impl Iterator<Item = BootstrapView<'_>> {
         self.all.values().flat_map(|target| {
             target.entries.iter().map(|entry| BootstrapView {
-                address: entry,
+                address: &entry.at,
                 peer: target.peer,
                 connected: target.connected,
                 failures: target.failures,
@@ -225,7 +256,26 @@ impl Targets {
     }
 }
 
+impl Target {
+    fn back_off(&mut self, cx: &Cx<'_>, id: TargetId) {
+        let config = &cx.config.planner;
+        let since = *self.failing_since.get_or_insert(cx.now);
+        let longest = if cx.now.since(since) < PATIENCE { config.retry_max } else { config.retry_slow };
+        let wait = config.retry_min.saturating_mul(1 << self.failures.min(12)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        let draw = jitter::draw(cx.seed, Purpose::Target, id.0.into(), self.failures.into());
+        self.retry_at = cx.now + jitter::vary(wait, draw);
+    }
+}
+
 impl PeerLifecycle {
+    /// The settings, or a user, no longer say that a bootstrap peer is there.
+    fn unconfigured(&mut self, peer: &PeerId, address: &Address) {
+        if let Some(slot) = self.peers.find(peer) {
+            self.peers.at_mut(slot).book.untold(Source::Configured, address);
+        }
+    }
+
     fn set_bootstrap(&mut self, peer: &PeerId, bootstrap: bool) {
         if let Some(slot) = self.peers.find(peer) {
             self.peers.at_mut(slot).bootstrap = bootstrap;

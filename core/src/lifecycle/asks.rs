@@ -2,11 +2,7 @@
 
 use alloc::{borrow::ToOwned, boxed::Box, collections::BTreeMap, vec::Vec};
 
-use super::{
-    Class, PeerLifecycle,
-    dialer::Job,
-    discovery::{is_believable, is_usable},
-};
+use super::{Class, PeerLifecycle, dialer::Job, discovery::is_believable, settle::is_dialable};
 use crate::{
     cx::{Cx, Signal},
     peers::{Slot, Sync},
@@ -156,9 +152,11 @@ impl PeerLifecycle {
                     return Some(Ok(answer));
                 }
                 known.asks += 1;
-                let known = self.peers.at(slot);
-                let usable = known.book.iter().any(|told| is_usable(cx.here, known, &told.address, told.sources));
-                if !usable {
+                // A named address is tried before anybody else is asked, and nobody else's word is wanted after it.
+                known.sought = address.is_some();
+                known.last_failure = None;
+                if !is_dialable(cx.here, known) {
+                    known.sought = true;
                     cx.signal(Signal::Sought(*peer));
                 }
                 self.asks.open.insert(request, Open { wish: Wish::Peer(slot), until });
@@ -177,7 +175,7 @@ impl PeerLifecycle {
         {
             return Err(AskError::UnusableAddress);
         }
-        let pinned = self.peers.iter().filter(|(_, peer)| peer.pinned).count() as u32;
+        let pinned = self.pinned.len() as u32;
         if pinned + 1 >= cx.config.lifecycle.high_water {
             return Err(AskError::Limit("pinned peers must be fewer than lifecycle.high_water".to_owned()));
         }
@@ -188,8 +186,13 @@ impl PeerLifecycle {
         known.hold_until = known.hold_until.min(cx.now);
         known.shunned_until = known.shunned_until.min(cx.now);
         known.book.forgive(cx.now);
+        let known = self.peers.at(slot);
+        if !known.is_connected() && !is_dialable(cx.here, known) {
+            cx.signal(Signal::Sought(peer));
+        }
         self.remember(cx, slot, Reason::Asked);
         self.settle(cx, slot);
+        cx.signal(Signal::Pinned);
         Ok(if before && to.address.is_none() { Answer::NothingToDo } else { Answer::Done })
     }
 
@@ -275,12 +278,13 @@ impl PeerLifecycle {
     /// A look-up for a peer has ended; who waits for it and still has nowhere to dial is told so.
     pub(crate) fn seek_ended(&mut self, cx: &mut Cx<'_>, peer: &PeerId) {
         let Some(slot) = self.peers.find(peer) else { return };
-        let known = self.peers.at(slot);
-        let usable = known.book.iter().any(|told| is_usable(cx.here, known, &told.address, told.sources));
-        if known.asks > 0 && !usable {
-            self.answer_asks(cx, slot, &Err(AskError::NotFound));
-            self.settle(cx, slot);
+        let known = self.peers.at_mut(slot);
+        if known.asks == 0 || known.queued.is_some() || !known.dials.is_empty() {
+            return;
         }
+        let error = known.last_failure.take().map_or(AskError::NotFound, |words| AskError::Failed(words.into()));
+        self.answer_asks(cx, slot, &Err(error));
+        self.settle(cx, slot);
     }
 
     /// Answers everyone who waits for a connection to this peer.

@@ -1,11 +1,12 @@
 //! Connections as they come, live and go.
 
-use alloc::{collections::BTreeSet, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, collections::BTreeSet, string::String, vec::Vec};
 use core::time::Duration;
 
 use super::{
     PeerLifecycle,
     dialer::{Dial, Job},
+    dialing::JobOutcome,
     discovery::is_believable,
 };
 use crate::{
@@ -14,15 +15,18 @@ use crate::{
     peers::{Connection, Peer, Profile, Slot},
     view::Capabilities,
     vocabulary::{
-        Action, Address, Answer, Asker, CloseCause, ConnectionId, Direction, Identity, Notice, Origin, Path, PeerId,
-        PingError, Protocols, Reason, Scope, Source, Time,
+        Action, Address, Answer, AskError, Asker, CloseCause, ConnectionId, DialError, Direction, Identity, Notice,
+        Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time,
     },
 };
 
-/// A connection that ends sooner counts as a failure of its address.
-const SHORT_LIVED: Duration = Duration::from_secs(10);
+/// A connection that ends sooner counts as a failure of its address: somebody who accepts and drops is no better than
+/// somebody who does not answer. Longer than the grace that trimming gives.
+pub(crate) const SHORT_LIVED: Duration = Duration::from_secs(60);
 /// Both sides of a lost connection come back within this, not at the same moment.
 const REDIAL_WITHIN: Duration = Duration::from_secs(1);
+/// Connections to one peer; any more are closed at once.
+const MAX_CONNECTIONS: usize = 8;
 /// Pings lost in a row that end a connection.
 const LOST_PINGS: u8 = 2;
 /// After a sleep this long the other side has given the connection up.
@@ -60,14 +64,18 @@ impl PeerLifecycle {
         let source = match (&dial, origin) {
             (Some((_, dial)), _) if matches!(dial.job, Job::Target(_)) => Source::Configured,
             (Some(_), _) => Source::Manual,
-            (None, Origin::Held(_)) => Source::Kademlia,
+            (None, Origin::Held(_)) if for_lookup => Source::Kademlia,
+            (None, Origin::Held(_)) => Source::Manual,
             (None, Origin::Inbound | Origin::Dial(_)) => Source::Inbound,
         };
         let Some(slot) = self.admit(cx, peer, source) else {
-            let reason = if peer == cx.local { Reason::OwnIdentity } else { Reason::TableFull };
+            let own = peer == cx.local;
+            let reason = if own { Reason::OwnIdentity } else { Reason::TableFull };
             cx.command(Action::Close { connection: id, peer }, reason);
             if let Some((_, dial)) = dial {
-                self.settle_job(cx, dial.job, None);
+                let full = AskError::Limit("the peer table is full".to_owned());
+                let error = if own { AskError::OwnIdentity } else { full };
+                self.settle_job(cx, dial.job, JobOutcome::Unwanted(error));
             }
             return;
         };
@@ -88,11 +96,24 @@ impl PeerLifecycle {
             closing: None,
             for_lookup,
         });
-        if known.blocked || (known.denied && direction == Direction::Inbound) {
-            let reason = if known.blocked { Reason::Blocked } else { Reason::Flapping { closes: known.drops.into() } };
+        let unasked = known.asks == 0 && !matches!(&dial, Some((_, Dial { job: Job::Ask(_), .. })));
+        let crowded = known.connections.len() > MAX_CONNECTIONS;
+        let unwanted = if crowded {
+            let kept = known.best().map_or(id, |best| best.id);
+            Some((Reason::Duplicate { kept }, AskError::Limit("connections to one peer".to_owned())))
+        } else if known.blocked {
+            Some((Reason::Blocked, AskError::Blocked))
+        } else if known.denied && direction == Direction::Inbound {
+            Some((Reason::TurnedAway, AskError::Blocked))
+        } else if known.held_off && direction == Direction::Outbound && unasked {
+            Some((Reason::Asked, AskError::UnknownPeer))
+        } else {
+            None
+        };
+        if let Some((reason, error)) = unwanted {
             self.close(cx, slot, id, reason);
             if let Some((_, dial)) = dial {
-                self.settle_job(cx, dial.job, None);
+                self.settle_job(cx, dial.job, JobOutcome::Unwanted(error));
             }
             self.settle(cx, slot);
             return;
@@ -105,7 +126,7 @@ impl PeerLifecycle {
         self.arrived(cx, slot, id, before, reason);
         if let Some((_, dial)) = dial {
             self.proven(cx, slot, address, dial.job);
-            self.settle_job(cx, dial.job, Some((slot, id)));
+            self.settle_job(cx, dial.job, JobOutcome::Reached(slot, id));
         }
         self.answer_asks(cx, slot, &Ok(Answer::Connected { peer, connection: id, address: address.clone() }));
         self.settle(cx, slot);
@@ -166,24 +187,18 @@ impl PeerLifecycle {
         let Some(&slot) = self.connections.get(&id) else { return };
         let peer = self.peers.at(slot);
         let (before, was_up) = (peer.path(), peer.is_connected());
-        let Some(connection) = self.lost(slot, id) else { return };
+        let Some(connection) = self.lost(cx, slot, id) else { return };
         let peer = self.peers.at_mut(slot);
         let ours = connection.closing.is_some() || *cause == CloseCause::Ours;
         let short = cx.now.since(connection.since) < SHORT_LIVED;
         peer.last_seen = Some(cx.now);
 
-        if peer.connections.is_empty() {
-            peer.profile = None;
-            if let Some(sync) = &mut peer.sync {
-                sync.pending = 0;
-            }
-            let draw = jitter::draw(cx.seed, Purpose::Redial, peer.arrival, id.0);
-            peer.hold_until = peer.hold_until.max(cx.now + jitter::within(REDIAL_WITHIN, draw));
-        }
-        if short && !ours && connection.direction == Direction::Outbound {
-            let arrival = peer.arrival;
-            let error = crate::vocabulary::DialError::Other(String::from("the connection ended at once"));
-            if let Some(known) = peer.book.get_mut(&connection.address) {
+        let arrival = peer.arrival;
+        if let Some(known) = peer.book.get_mut(&connection.address) {
+            if !short {
+                known.lasted(cx.now);
+            } else if !ours && connection.direction == Direction::Outbound {
+                let error = DialError::Other(String::from("the connection ended soon"));
                 known.failed(cx.now, error, &cx.config.lifecycle, cx.seed, arrival);
             }
         }
@@ -206,12 +221,21 @@ impl PeerLifecycle {
     }
 
     /// Strikes a connection from the books.
-    pub(super) fn lost(&mut self, slot: Slot, id: ConnectionId) -> Option<Connection> {
+    pub(super) fn lost(&mut self, cx: &Cx<'_>, slot: Slot, id: ConnectionId) -> Option<Connection> {
         self.connections.remove(&id);
         self.closing.retain(|_, connection| *connection != id);
-        let connections = &mut self.peers.at_mut(slot).connections;
-        let at = connections.iter().position(|connection| connection.id == id)?;
-        Some(connections.remove(at))
+        let peer = self.peers.at_mut(slot);
+        let at = peer.connections.iter().position(|connection| connection.id == id)?;
+        let connection = peer.connections.remove(at);
+        if peer.connections.is_empty() {
+            peer.profile = None;
+            if let Some(sync) = &mut peer.sync {
+                sync.pending = 0;
+            }
+            let draw = jitter::draw(cx.seed, Purpose::Redial, peer.arrival, id.0);
+            peer.hold_until = peer.hold_until.max(cx.now + jitter::within(REDIAL_WITHIN, draw));
+        }
+        Some(connection)
     }
 
     /// A peer that connects and drops in a loop is turned away for a while.
@@ -296,7 +320,7 @@ impl PeerLifecycle {
                 peer.last_seen = Some(cx.now);
             }
             Err(PingError::TimedOut | PingError::Other(_)) => {
-                connection.lost_pings += 1;
+                connection.lost_pings = connection.lost_pings.saturating_add(1);
                 if connection.lost_pings >= LOST_PINGS {
                     self.close(cx, slot, id, Reason::PingsLost);
                 }

@@ -1,7 +1,8 @@
 //! Who is dialled next: a queue by class, under one budget with reserved shares.
 //!
-//! Of `dial_slots`, an eighth is kept for what users ask for; pinned peers may use all the rest; everything else at most
-//! half, and mere discoveries (look-ups included) at most a third. What does not fit stays in the queue; what must not be
+//! Of `dial_slots`, an eighth is kept for what users ask for; pinned peers may use all but a quarter of the rest;
+//! everything else at most half, bootstrap peers at most a quarter, and mere discoveries (look-ups included) at most a
+//! third: so peers that don't answer, however wanted, leave room for others. What does not fit stays in the queue; what must not be
 //! dialled now is held, with a reason and a time.
 
 use alloc::{
@@ -95,6 +96,11 @@ const MAX_NETWORKS: usize = 1_024;
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Dialer {
+    /// The settings may have made room.
+    pub(crate) const fn stir(&mut self) {
+        self.stirred = true;
+    }
+
     pub(crate) fn enqueue(&mut self, class: Class, since: Time, job: Job) {
         self.stirred |= self.queue.insert((class, since, job));
     }
@@ -128,15 +134,17 @@ impl Dialer {
             let held = self.held.values().filter(|held| held.released && held.class() >= least).count();
             (dials + held) as u32
         };
-        let reserve = (slots / 8).max(1);
-        let unasked = of(Class::Kept) < slots - reserve;
-        let unpinned = unasked && of(Class::Bootstrap) < (slots / 2).max(1);
+        let only = |class: Class| self.dials.values().filter(|dial| dial.class == class).count() as u32;
+        let part = |of: u32| (slots / of).max(1);
+        let unasked = of(Class::Kept) < slots - part(8);
+        let unpinned = unasked && of(Class::Bootstrap) < part(2);
         of(Class::User) < slots
             && match class {
                 Class::User => true,
-                Class::Kept => unasked,
-                Class::Bootstrap | Class::Near | Class::Member => unpinned,
-                Class::Discovery => unpinned && of(Class::Discovery) < (slots / 3).max(1),
+                Class::Kept => unasked && only(Class::Kept) < slots - part(8) - part(4),
+                Class::Bootstrap => unpinned && only(Class::Bootstrap) < part(4),
+                Class::Near | Class::Member => unpinned,
+                Class::Discovery => unpinned && of(Class::Discovery) < part(3),
             }
     }
 
@@ -303,7 +311,8 @@ mod tests {
             taken.push(class);
         }
         let count = |class| taken.iter().filter(|taken| **taken == class).count();
-        assert_eq!((taken.len(), count(Class::Discovery)), (14, 0));
+        assert_eq!((count(Class::Kept), count(Class::Bootstrap), count(Class::Discovery)), (10, 4, 0));
+        assert_eq!(taken.len(), 14);
         dialer.enqueue(Class::User, Time::ZERO, Job::Ask(RequestId(1)));
         assert_eq!(dialer.next_job(slots), Some((Class::User, Job::Ask(RequestId(1)))));
     }

@@ -12,16 +12,16 @@ use core::{cmp::Reverse, time::Duration};
 use super::{
     Class, PeerLifecycle,
     dialer::{Dial, Held, Job},
-    discovery::{is_believable, is_usable},
+    discovery::{is_believable, is_reachable, is_usable},
 };
 use crate::{
     bootstrap::{TargetId, Want},
     cx::{Cx, Signal, is_silence},
     jitter::{self, Purpose},
-    peers::Slot,
+    peers::{Slot, Sources},
     vocabulary::{
-        Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Source,
-        Time, Transport,
+        Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Scope,
+        Source, Time, Transport,
     },
 };
 
@@ -31,6 +31,16 @@ const ADDRESSES: usize = 8;
 const NEAR_DIALS: u32 = 64;
 /// A want that the budget does not allow is looked at again after this.
 const OVER_BUDGET: Duration = Duration::from_secs(60);
+
+/// What became of a dial for somebody else than a known peer.
+pub(super) enum JobOutcome<'a> {
+    /// A connection that may stay.
+    Reached(Slot, ConnectionId),
+    /// None.
+    Failed(Option<&'a Address>, &'a DialError),
+    /// A connection to somebody with whom there is to be none.
+    Unwanted(AskError),
+}
 
 impl PeerLifecycle {
     /// Turns wants into dials, as far as slots, budget and limits allow.
@@ -98,7 +108,7 @@ impl PeerLifecycle {
                 break;
             }
             if !insistent && self.dialer.blackholes.skips(&address, config) {
-                refused.get_or_insert((cx.now + OVER_BUDGET, Reason::NoUsableAddress));
+                refused.get_or_insert((cx.now + OVER_BUDGET, Reason::TransportBlocked));
                 continue;
             }
             if let Some(ip) = address.host_ip().filter(|_| !proven && class != Class::User) {
@@ -125,20 +135,24 @@ impl PeerLifecycle {
     }
 
     fn dial_target(&mut self, cx: &mut Cx<'_>, target: TargetId, want: &Want) {
-        let blocked = |peer: PeerId| self.peers.by_id(&peer).is_some_and(|peer| peer.blocked);
-        if want.peer == Some(cx.local) || want.peer.is_some_and(blocked) {
-            cx.signal(Signal::TargetFailed(target));
+        let known = want.peer.and_then(|peer| self.peers.by_id(&peer));
+        if known.is_some_and(|peer| peer.blocked || peer.held_off || !peer.dials.is_empty()) {
+            cx.signal(Signal::TargetPutOff(target));
             return;
         }
+        let by_hand = Sources::one(Source::Configured);
         let addresses: Vec<Address> = want
             .addresses
             .iter()
-            .filter(|address| is_believable(cx.here, Source::Configured, address) && !cx.here.is_own(address))
-            .filter(|address| cx.here.is_online() || is_local(address))
+            .filter(|address| is_believable(cx.here, Source::Configured, address))
+            .filter(|address| is_reachable(cx.here, address, by_hand))
+            .take(ADDRESSES)
             .cloned()
             .collect();
         if addresses.is_empty() {
-            cx.signal(Signal::TargetFailed(target));
+            let ours = want.addresses.iter().any(|address| cx.here.is_own(address));
+            let us = Signal::TargetFailed(target, None, DialError::OwnIdentity);
+            cx.signal(if ours { us } else { Signal::TargetPutOff(target) });
             return;
         }
         self.start(cx, Job::Target(target), Class::Bootstrap, want.peer, addresses, want.reason.clone());
@@ -191,10 +205,8 @@ impl PeerLifecycle {
                 (address, own.unwrap_or(error))
             })
             .collect();
-        // Silence says something about a transport only while something else works.
-        let others_work = self.connected_count() > 0;
         for (address, error) in &outcomes {
-            if is_silence(error) && others_work {
+            if is_silence(error) && self.others_work(address) {
                 self.dialer.blackholes.failed(address);
             } else if matches!(error, DialError::ConnectionRefused | DialError::WrongPeer(_)) {
                 self.dialer.blackholes.succeeded(address);
@@ -206,14 +218,43 @@ impl PeerLifecycle {
         }
         match dial.job {
             Job::Peer(slot) => {
-                let words = in_words(&outcomes, error);
-                self.answer_asks(cx, slot, &Err(AskError::Failed(words)));
                 self.settle(cx, slot);
+                let peer = self.peers.at(slot);
+                // A request is answered when everything was tried, look-ups included.
+                if peer.asks > 0 && peer.queued.is_none() {
+                    let words = in_words(&outcomes, error);
+                    self.all_tried(cx, slot, words);
+                }
             }
-            Job::Target(_) | Job::Held(_) => self.settle_job(cx, dial.job, None),
+            Job::Target(_) | Job::Held(_) => {
+                let (address, error) = outcomes.first().copied().map_or((None, error), |(at, error)| (Some(at), error));
+                self.settle_job(cx, dial.job, JobOutcome::Failed(address, error));
+            }
             Job::Ask(request) => {
                 self.answer_ask(cx, request, Err(AskError::Failed(in_words(&outcomes, error))), &Reason::Asked);
             }
+        }
+    }
+
+    /// Silence says something about a family and transport only while the internet works by another one, and not by this.
+    fn others_work(&self, address: &Address) -> bool {
+        let kind = |address: &Address| Some((address.host_ip()?.is_ipv6(), address.transport()?));
+        let standing =
+            || self.connected.iter().flat_map(|slot| self.peers.at(*slot).standing()).map(|one| &one.address);
+        let mut global = standing().filter(|other| other.scope().is_some_and(Scope::is_global)).map(kind).peekable();
+        global.peek().is_some() && global.all(|other| other != kind(address))
+    }
+
+    /// Everything that was known of a peer has failed: somebody else may know better; if not, who asked is told.
+    fn all_tried(&mut self, cx: &mut Cx<'_>, slot: Slot, words: String) {
+        let peer = self.peers.at_mut(slot);
+        if !core::mem::replace(&mut peer.sought, true) {
+            peer.last_failure = Some(words.into_boxed_str());
+            let peer = peer.id;
+            cx.signal(Signal::Sought(peer));
+        } else {
+            self.answer_asks(cx, slot, &Err(AskError::Failed(words)));
+            self.settle(cx, slot);
         }
     }
 
@@ -249,16 +290,23 @@ impl PeerLifecycle {
     }
 
     /// A dial for somebody else than a known peer has ended.
-    pub(super) fn settle_job(&mut self, cx: &mut Cx<'_>, job: Job, reached: Option<(Slot, ConnectionId)>) {
-        match (job, reached) {
-            (Job::Target(target), Some((slot, _))) => {
+    pub(super) fn settle_job(&mut self, cx: &mut Cx<'_>, job: Job, outcome: JobOutcome<'_>) {
+        match (job, outcome) {
+            (Job::Target(target), JobOutcome::Reached(slot, _)) => {
                 let peer = self.peers.at(slot).id;
                 cx.signal(Signal::TargetConnected(target, peer));
             }
-            (Job::Target(target), None) => cx.signal(Signal::TargetFailed(target)),
-            (Job::Ask(request), Some((slot, connection))) => self.ask_reached(cx, request, slot, connection),
-            (Job::Ask(request), None) => self.answer_ask(cx, request, Err(AskError::Blocked), &Reason::Blocked),
-            (Job::Peer(_) | Job::Held(_), _) => {}
+            (Job::Target(target), JobOutcome::Failed(address, error)) => {
+                cx.signal(Signal::TargetFailed(target, address.cloned(), error.clone()));
+            }
+            (Job::Target(target), JobOutcome::Unwanted(_)) => cx.signal(Signal::TargetPutOff(target)),
+            (Job::Ask(request), JobOutcome::Reached(slot, connection)) => {
+                self.ask_reached(cx, request, slot, connection);
+            }
+            (Job::Ask(request), JobOutcome::Unwanted(error)) => {
+                self.answer_ask(cx, request, Err(error), &Reason::Asked);
+            }
+            (Job::Ask(_), JobOutcome::Failed(..)) | (Job::Peer(_) | Job::Held(_), _) => {}
         }
     }
 
@@ -268,6 +316,8 @@ impl PeerLifecycle {
             Some(Reason::OwnIdentity)
         } else if known.is_some_and(|peer| peer.blocked) {
             Some(Reason::Blocked)
+        } else if known.is_some_and(|peer| peer.held_off) {
+            Some(Reason::Asked)
         } else if known.is_some_and(|peer| peer.is_shunned(cx.now)) {
             Some(Reason::NotNeeded)
         } else {
@@ -304,11 +354,6 @@ impl PeerLifecycle {
             cx.command(Action::Refuse { held: id, peer: held.peer }, reason);
         }
     }
-}
-
-/// Whether an address needs no network but this machine.
-fn is_local(address: &Address) -> bool {
-    address.scope().is_some_and(crate::vocabulary::Scope::is_loopback)
 }
 
 fn in_words(outcomes: &[(&Address, &DialError)], error: &DialError) -> String {

@@ -90,7 +90,10 @@ impl PeerLifecycle {
         let peer = self.peers.at_mut(slot);
         if !peer.denied {
             peer.denied = true;
-            let peer = peer.id;
+            let (peer, routed) = (peer.id, core::mem::take(&mut peer.routed));
+            if routed {
+                cx.command(Action::Unroute { peer }, reason.clone());
+            }
             cx.command(Action::Deny { peer }, reason);
         }
     }
@@ -132,9 +135,14 @@ fn is_zoned(address: &Address) -> bool {
     address.host_ip().is_some_and(|ip| ip.is_ipv6() && Scope::of(ip) == Scope::LinkLocal)
 }
 
-/// Whether an address that was believed can be dialled from where this machine is now.
+/// Whether an address of this peer that was believed can be dialled from where this machine is now.
 pub(super) fn is_usable(here: &Here, peer: &Peer, address: &Address, sources: Sources) -> bool {
-    if here.is_own(address) || address.relay() == Some(&peer.id) {
+    address.relay() != Some(&peer.id) && is_reachable(here, address, sources)
+}
+
+/// Whether there is a way to an address from where this machine is now.
+pub(super) fn is_reachable(here: &Here, address: &Address, sources: Sources) -> bool {
+    if here.is_own(address) {
         return false;
     }
     match address {

@@ -15,6 +15,7 @@ mod state;
 mod trimming;
 
 pub(crate) use asks::Asks;
+pub(crate) use connections::SHORT_LIVED;
 pub(crate) use dialer::{Class, Dialer};
 pub(crate) use discovery::is_believable;
 pub(crate) use settle::is_dialable;
@@ -24,15 +25,19 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
+use core::time::Duration;
 
 use crate::{
     cx::{Cx, Signal},
-    peers::{PeerTable, Slot},
+    peers::{Peer, PeerTable, Slot},
     vocabulary::{
-        Action, CommandId, ConnectionId, Event, Notice, PeerId, PinnedPeer, Reason, Source, StoredAddress, StoredPeer,
-        Time,
+        Action, CloseCause, CommandId, ConnectionId, DialError, Event, LifecycleConfig, Notice, PeerId, PinnedPeer,
+        Reason, Source, StoredAddress, StoredPeer, Time,
     },
 };
+
+/// The user is told of a copied identity this often.
+const OWN_IDENTITY: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -50,6 +55,10 @@ pub(crate) struct PeerLifecycle {
     closing: BTreeMap<CommandId, ConnectionId>,
     /// Nobody is there: every peer is worth a dial.
     isolated_since: Option<Time>,
+    /// When the user was last told that our identity is in use elsewhere; `Time::ZERO` for never.
+    own_identity_told: Time,
+    /// Whose turn it is next when isolation overrides back-offs.
+    next_override: Slot,
 }
 
 impl PeerLifecycle {
@@ -64,6 +73,8 @@ impl PeerLifecycle {
             asks: Asks::default(),
             closing: BTreeMap::new(),
             isolated_since: None,
+            own_identity_told: Time::ZERO,
+            next_override: Slot::FIRST,
         }
     }
 
@@ -79,7 +90,10 @@ impl PeerLifecycle {
                 }
             }
             Event::OwnIdentitySeen { address } => {
-                cx.tell(Notice::OwnIdentitySeen { address: address.clone() }, Reason::SeenElsewhere);
+                if self.own_identity_told + OWN_IDENTITY <= cx.now || self.own_identity_told == Time::ZERO {
+                    self.own_identity_told = cx.now;
+                    cx.tell(Notice::OwnIdentitySeen { address: address.clone() }, Reason::SeenElsewhere);
+                }
             }
             Event::Connected { connection, peer, direction, address, origin, took: _ } => {
                 self.connected(cx, *connection, *peer, *direction, address, *origin);
@@ -120,11 +134,13 @@ impl PeerLifecycle {
 
     /// Takes over the pinned peers of the settings.
     pub(crate) fn configure(&mut self, cx: &mut Cx<'_>) {
+        self.dialer.stir();
         for slot in self.peers.slots() {
             let peer = self.peers.at_mut(slot);
             if peer.pinned_by_settings && !cx.config.pinned.iter().any(|pinned| pinned.peer == peer.id) {
                 peer.pinned_by_settings = false;
                 peer.pinned = false;
+                peer.book.untold_all(Source::Configured, &[]);
                 self.settle(cx, slot);
             }
         }
@@ -148,18 +164,21 @@ impl PeerLifecycle {
             self.settle(cx, slot);
         }
         while let Some(dial) = self.dialer.overdue_dial(cx.now, &cx.config.lifecycle) {
-            self.dial_failed(cx, dial, &[], &crate::vocabulary::DialError::TimedOut);
+            self.dial_failed(cx, dial, &[], &DialError::TimedOut);
         }
         while let Some(held) = self.dialer.overdue_held(cx.now, &cx.config.lifecycle) {
             self.refuse_held(cx, held, Reason::TimedOut);
         }
         self.expire_asks(cx);
+        if self.next_trim(&cx.config.lifecycle).is_some_and(|at| at <= cx.now) {
+            self.trim(cx);
+        }
     }
 
-    pub(crate) fn deadline(&self, cx_config: &crate::vocabulary::Config) -> Option<Time> {
+    pub(crate) fn deadline(&self, config: &LifecycleConfig) -> Option<Time> {
         let timer = self.peers.next_timer().map(|(at, _)| at);
-        let dials = self.dialer.deadline(&cx_config.lifecycle);
-        timer.into_iter().chain(dials).chain(self.asks.deadline()).min()
+        let dials = self.dialer.deadline(config);
+        timer.into_iter().chain(dials).chain(self.asks.deadline()).chain(self.next_trim(config)).min()
     }
 
     /// The slot of a peer that is known or, if there is room, known from now on.
@@ -170,21 +189,29 @@ impl PeerLifecycle {
         if let Some(slot) = self.peers.find(&peer) {
             return Some(slot);
         }
-        if self.peers.len() >= cx.config.lifecycle.max_peers && !self.evict(cx) {
+        if self.peers.len() >= cx.config.lifecycle.max_peers && !self.evict(cx, source) {
             return None;
         }
         let slot = self.peers.insert(peer, cx.now);
+        cx.signal(Signal::Known);
         cx.tell(Notice::PeerDiscovered { peer, source }, Reason::FoundBy(source));
         Some(slot)
     }
 
-    /// Makes room by dropping a peer that nobody wants: of the first to fall due, so this is bounded work.
-    fn evict(&mut self, cx: &mut Cx<'_>) -> bool {
-        let spare = |slot: &Slot| {
+    /// Makes room by dropping whoever is worth least: somebody that nobody wants to reach, before somebody who was here
+    /// or may be dialled. Talk about peers pushes out only talk about others.
+    fn evict(&mut self, cx: &mut Cx<'_>, source: Source) -> bool {
+        let idle = |peer: &Peer| !peer.is_kept() && peer.connections.is_empty() && peer.dials.is_empty();
+        let talk = |slot: &Slot| {
             let peer = self.peers.at(*slot);
-            !peer.is_kept() && peer.connections.is_empty() && peer.dials.is_empty()
+            idle(peer) && !peer.ever_connected && !peer.is_shunned(cx.now) && self.want(cx.now, peer).is_none()
         };
-        let found = self.peers.by_timer().take(64).find(spare);
+        let spare = |slot: &Slot| idle(self.peers.at(*slot)) && !self.peers.at(*slot).is_shunned(cx.now);
+        // The rarely looked at first: they are the ones to which nothing happens.
+        let mut found = self.peers.by_timer_latest().find(talk);
+        if found.is_none() && source != Source::Kademlia {
+            found = self.peers.by_timer_latest().find(spare);
+        }
         match found {
             Some(slot) => {
                 self.drop_peer(cx, slot, Reason::TableFull);
@@ -227,10 +254,15 @@ impl PeerLifecycle {
         self.isolated_since = since;
     }
 
-    /// Isolated: at most `count` peers, those unheard for the longest first, are dialled whatever their back-offs say.
+    /// Isolated: the next `count` peers are dialled whatever their back-offs say, in turn.
     pub(crate) fn override_backoffs(&mut self, cx: &mut Cx<'_>, count: usize) {
-        let waiting: Vec<Slot> = self.peers.by_timer().filter(|slot| !self.peers.at(*slot).book.is_empty()).collect();
-        for slot in waiting.into_iter().take(count) {
+        let waits = |peer: &Peer| !peer.book.is_empty() && self.want(cx.now, peer).is_some();
+        let from = |start: Slot| self.peers.iter_from(start).filter(|(_, peer)| waits(peer)).map(|(slot, _)| slot);
+        let mut turn: Vec<Slot> = from(self.next_override).take(count).collect();
+        let again = from(Slot::FIRST).take_while(|slot| *slot < self.next_override).take(count - turn.len());
+        turn.extend(again);
+        self.next_override = turn.last().map_or(Slot::FIRST, |slot| slot.next());
+        for slot in turn {
             let peer = self.peers.at_mut(slot);
             peer.book.override_waits(cx.now);
             peer.hold_until = peer.hold_until.min(cx.now);
@@ -240,9 +272,9 @@ impl PeerLifecycle {
 
     fn refused(&mut self, cx: &mut Cx<'_>, command: CommandId) {
         if let Some(connection) = self.closing.remove(&command) {
-            self.disconnected(cx, connection, &crate::vocabulary::CloseCause::Ours);
+            self.disconnected(cx, connection, &CloseCause::Ours);
         } else if self.dialer.dial(command).is_some() {
-            self.dial_failed(cx, command, &[], &crate::vocabulary::DialError::Cancelled);
+            self.dial_failed(cx, command, &[], &DialError::Cancelled);
         }
     }
 

@@ -26,6 +26,8 @@ enum Stance {
     Ready(Class),
     /// It is wanted, not before then.
     Waiting(Time),
+    /// It is wanted, and there is no way to it.
+    Nowhere,
     /// Nothing to do.
     Idle,
 }
@@ -38,6 +40,12 @@ impl PeerLifecycle {
             return;
         }
         let stance = self.stance(cx, slot);
+        let peer = self.peers.at_mut(slot);
+        if matches!(stance, Stance::Nowhere) && peer.is_kept() && !core::mem::replace(&mut peer.deferred, true) {
+            let reason = if peer.book.is_empty() { Reason::NoAddress } else { Reason::NoUsableAddress };
+            let peer = peer.id;
+            cx.tell(Notice::PeerUnreachable { peer }, reason);
+        }
         let config = &cx.config.lifecycle;
         let peer = self.peers.at_mut(slot);
 
@@ -59,7 +67,7 @@ impl PeerLifecycle {
         let (queue, mut wake) = match stance {
             Stance::Ready(class) => (Some(class), Time::MAX),
             Stance::Waiting(until) => (None, until),
-            Stance::Idle => (None, Time::MAX),
+            Stance::Nowhere | Stance::Idle => (None, Time::MAX),
         };
         match (peer.queued, queue) {
             (Some((old, _)), Some(new)) if old == new => {}
@@ -86,7 +94,9 @@ impl PeerLifecycle {
     fn act(&mut self, cx: &mut Cx<'_>, slot: Slot) {
         let (now, config) = (cx.now, &cx.config.lifecycle);
         let peer = self.peers.at_mut(slot);
-        peer.book.expire(now, config);
+        let mut book = core::mem::take(&mut peer.book);
+        book.expire(now, config, |known| peer.holds_on_to(known));
+        peer.book = book;
         if peer.denied && !peer.blocked && !peer.is_shunned(now) {
             peer.denied = false;
             let peer = peer.id;
@@ -105,7 +115,7 @@ impl PeerLifecycle {
         let stuck: Vec<ConnectionId> =
             self.peers.at(slot).connections.iter().filter(|one| stuck(one)).map(|one| one.id).collect();
         for connection in stuck {
-            self.lost(slot, connection);
+            self.lost(cx, slot, connection);
         }
 
         let peer = self.peers.at(slot);
@@ -113,6 +123,7 @@ impl PeerLifecycle {
         let unknown = peer.profile.is_none() && !peer.is_kept();
         if unknown && first.is_some_and(|since| since + config.identify_timeout <= now) {
             self.peers.at_mut(slot).shunned_until = now + config.flap_ban;
+            self.deny(cx, slot, Reason::NeverIdentified);
             self.close_all(cx, slot, &Reason::NeverIdentified);
             self.distrust(cx, slot, Reason::NeverIdentified);
             return;
@@ -150,18 +161,21 @@ impl PeerLifecycle {
         let peer = self.peers.at(slot);
         let Some((class, _)) = self.want(cx.now, peer) else { return Stance::Idle };
         let usable = peer.book.iter().filter(|known| is_usable(cx.here, peer, &known.address, known.sources));
-        let Some(earliest) = usable.map(|known| known.retry_at).min() else { return Stance::Idle };
+        let Some(earliest) = usable.map(|known| known.retry_at).min() else { return Stance::Nowhere };
         let at = earliest.max(peer.hold_until);
         if at <= cx.now { Stance::Ready(class) } else { Stance::Waiting(at) }
     }
 
     /// How much a connection to this peer is wanted, and why.
     pub(super) fn want(&self, now: Time, peer: &Peer) -> Option<(Class, Reason)> {
-        if peer.blocked || !peer.dials.is_empty() || !peer.connections.is_empty() {
+        if peer.blocked || !peer.dials.is_empty() || peer.is_connected() {
             return None;
         }
         if peer.asks > 0 {
             return Some((Class::User, Reason::Asked));
+        }
+        if !peer.connections.is_empty() {
+            return None;
         }
         if peer.held_off || peer.is_shunned(now) {
             return None;
@@ -174,6 +188,10 @@ impl PeerLifecycle {
         }
         if peer.book.has_source(Source::Mdns) {
             return Some((Class::Near, Reason::FoundBy(Source::Mdns)));
+        }
+        if peer.bootstrap {
+            // A target of the planner, which has its own back-off.
+            return None;
         }
         if peer.member {
             return Some((Class::Member, Reason::Member));
@@ -207,7 +225,7 @@ fn expiry(peer: &Peer, config: &LifecycleConfig) -> Option<Time> {
 fn deadline(peer: &Peer, now: Time, config: &LifecycleConfig) -> Time {
     let mut at = expiry(peer, config).unwrap_or(Time::MAX);
     let mut by = |time: Time| at = at.min(time);
-    for known in peer.book.iter() {
+    for known in peer.book.iter().filter(|known| !peer.holds_on_to(known)) {
         by(known.expires(config));
     }
     if peer.denied && !peer.blocked {

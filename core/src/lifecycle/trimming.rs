@@ -8,7 +8,7 @@ use crate::{
     cx::Cx,
     peers::{Peer, Slot},
     view::Capabilities,
-    vocabulary::{Reason, Source, Time},
+    vocabulary::{LifecycleConfig, Reason, Source, Time},
 };
 
 /// A new peer is given this long to show what it is worth, unless the budget is far exceeded.
@@ -17,6 +17,15 @@ const GRACE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(60);
 
 impl PeerLifecycle {
+    /// When somebody's grace is over, while there are too many.
+    pub(super) fn next_trim(&self, config: &LifecycleConfig) -> Option<Time> {
+        if self.connected_count() <= config.high_water {
+            return None;
+        }
+        let spare = self.connected.iter().map(|slot| self.peers.at(*slot)).filter(|peer| !peer.is_protected());
+        spare.map(|peer| connected_since(peer) + GRACE).min()
+    }
+
     /// Above the high water mark, closes the least useful peers down to the low one. Never: pinned, asked for, syncing,
     /// or protected by the application.
     pub(super) fn trim(&mut self, cx: &mut Cx<'_>) {

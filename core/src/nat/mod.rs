@@ -20,8 +20,8 @@ use crate::{
     cx::{Cx, Signal},
     lifecycle::PeerLifecycle,
     vocabulary::{
-        Action, Address, Config, Direction, Event, KademliaMode, Notice, Origin, Reachability, Reason, Role, Scope,
-        Time, network_of,
+        Action, Address, Config, Direction, Event, Interfaces, KademliaMode, Notice, Origin, Reachability, Reason,
+        Role, Scope, Time, network_of,
     },
 };
 
@@ -37,6 +37,8 @@ pub(crate) struct NatPolicy {
     /// A verdict that is not old enough to count.
     pending: Option<(Reachability, Time)>,
     kademlia_server: Option<bool>,
+    /// The network on which all this was seen.
+    seen_on: Interfaces,
     /// Something happened that the sets may follow from.
     stirred: bool,
 }
@@ -145,6 +147,7 @@ impl NatPolicy {
 
     pub(crate) fn configure(&mut self, cx: &mut Cx<'_>) {
         self.listeners.configure(cx);
+        self.seen_on = cx.here.interfaces.clone();
         self.stirred = true;
     }
 
@@ -202,8 +205,16 @@ impl NatPolicy {
             return;
         }
         let now = cx.now;
-        let candidate = self.candidate(cx, observed);
         let network = network_of(observer);
+        // An observer has one opinion per family and transport: the last one.
+        let kind = |address: &Address| (address.host_ip().map(|ip| ip.is_ipv4()), address.transport());
+        for (address, candidate) in &mut self.candidates {
+            if address != observed && kind(address) == kind(observed) && candidate.observers.remove(&network).is_some()
+            {
+                candidate.heard = if candidate.observers.is_empty() { Time::ZERO } else { candidate.heard };
+            }
+        }
+        let candidate = self.candidate(cx, observed);
         if candidate.observers.len() >= MAX_OBSERVERS && !candidate.observers.contains_key(&network) {
             return;
         }
@@ -234,21 +245,27 @@ impl NatPolicy {
         }
     }
 
-    /// What was seen of us was seen on the network that we have left.
+    /// What was seen of us was seen on the network that we have left, if we have left one: an interface more is none.
     fn forget_the_network(&mut self, cx: &Cx<'_>) {
-        let still_ours = |address: &Address| {
-            address.host_ip().is_some_and(|ip| cx.here.interfaces.addresses.iter().any(|own| own.ip == ip))
-        };
-        self.candidates.retain(|address, candidate| candidate.confirmed || still_ours(address));
-        self.visitors.clear();
+        let now = &cx.here.interfaces;
+        let before = core::mem::replace(&mut self.seen_on, now.clone());
+        let lost_address = before.addresses.iter().any(|own| !now.addresses.contains(own));
+        let lost_route = (before.default_v4 && !now.default_v4) || (before.default_v6 && !now.default_v6);
+        if lost_address || lost_route {
+            let is_own = |ip| now.addresses.iter().any(|own| own.ip == ip);
+            self.candidates.retain(|address, _| address.host_ip().is_some_and(is_own));
+            self.visitors.clear();
+        }
     }
 
     fn advertise(&mut self, cx: &mut Cx<'_>) {
         let mut wanted: BTreeMap<Address, Reason> = BTreeMap::new();
         for (address, candidate) in &self.candidates {
             let observers = candidate.observers.len();
-            if candidate.confirmed || observers >= usize::from(cx.config.nat.observers) {
+            if observers >= usize::from(cx.config.nat.observers) {
                 wanted.insert(address.clone(), Reason::Observed { observers: observers as u32 });
+            } else if candidate.confirmed {
+                wanted.insert(address.clone(), Reason::Confirmed);
             }
         }
         for address in cx.here.listening.iter().filter(|address| address.scope().is_some_and(Scope::is_global)) {

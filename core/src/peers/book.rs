@@ -109,9 +109,14 @@ impl Known {
     pub(crate) fn succeeded(&mut self, now: Time) {
         self.success = now;
         self.proven = true;
-        self.failures = 0;
         self.error = None;
         self.retry_at = now;
+    }
+
+    /// The connection that was made there stood for long enough: what failed before counts no more.
+    pub(crate) fn lasted(&mut self, now: Time) {
+        self.heard = now;
+        self.failures = 0;
     }
 
     /// Counts a failure; the wait grows as base + n² steps, varied by a fifth.
@@ -202,8 +207,9 @@ impl Book {
         self.known.retain(|known| known.address != *address);
     }
 
-    pub(crate) fn expire(&mut self, now: Time, config: &LifecycleConfig) {
-        self.known.retain(|known| known.expires(config) > now);
+    /// Drops what is too old, unless `keep` says otherwise.
+    pub(crate) fn expire(&mut self, now: Time, config: &LifecycleConfig, keep: impl Fn(&Known) -> bool) {
+        self.known.retain(|known| known.expires(config) > now || keep(known));
     }
 
     /// Failures count no more: things are different now.
@@ -285,7 +291,7 @@ mod tests {
         book.untold(Source::Mdns, &address(1));
         book.untold(Source::Mdns, &address(2));
         assert!(book.iter().map(|known| &known.address).eq([&address(2)]));
-        book.expire(Time::ZERO + config.address_ttl, &config);
+        book.expire(Time::ZERO + config.address_ttl, &config, |_| false);
         assert!(book.is_empty());
     }
 }

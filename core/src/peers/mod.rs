@@ -8,7 +8,7 @@ mod book;
 mod index;
 mod peer;
 
-pub(crate) use book::{Book, Sources, Told};
+pub(crate) use book::{Book, Known, Sources, Told};
 pub(crate) use peer::{Connection, Peer, Profile, Sync};
 
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -28,6 +28,10 @@ pub(crate) struct Slot(u32);
 
 impl Slot {
     pub(crate) const FIRST: Self = Self(0);
+
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -151,13 +155,18 @@ impl PeerTable {
         self.soon.first().into_iter().chain(self.later.first()).min().copied()
     }
 
-    /// Slots in the order in which their timers fall due.
-    pub(crate) fn by_timer(&self) -> impl Iterator<Item = Slot> {
-        self.soon.iter().chain(&self.later).map(|(_, slot)| *slot)
+    /// Slots, those whose timers fall due last first.
+    pub(crate) fn by_timer_latest(&self) -> impl Iterator<Item = Slot> {
+        self.later.iter().rev().chain(self.soon.iter().rev()).map(|(_, slot)| *slot)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Peer)> {
-        self.slots.iter().enumerate().filter_map(|(at, peer)| Some((Slot(at as u32), peer.as_ref()?)))
+        self.iter_from(Slot::FIRST)
+    }
+
+    pub(crate) fn iter_from(&self, first: Slot) -> impl Iterator<Item = (Slot, &Peer)> {
+        let slots = self.slots.iter().enumerate().skip(first.0 as usize);
+        slots.filter_map(|(at, peer)| Some((Slot(at as u32), peer.as_ref()?)))
     }
 
     pub(crate) fn slots(&self) -> Vec<Slot> {

@@ -1,7 +1,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::time::Duration;
 
-use super::Book;
+use super::{Book, Known};
 use crate::{
     lifecycle::{Class, State},
     view::Capabilities,
@@ -59,6 +59,10 @@ pub(crate) struct Peer {
     pub(crate) ever_connected: bool,
     /// Put into the routing table.
     pub(crate) routed: bool,
+    /// A user waits for it, and a look-up for it was begun.
+    pub(crate) sought: bool,
+    /// How dialling it failed before that look-up, in words.
+    pub(crate) last_failure: Option<Box<str>>,
     /// It was said that it is not dialled for now, and why.
     pub(crate) deferred: bool,
     /// What the store remembers of it is out of date.
@@ -135,9 +139,18 @@ impl Peer {
             held_off: false,
             ever_connected: false,
             routed: false,
+            sought: false,
+            last_failure: None,
             deferred: false,
             unstored: false,
         }
+    }
+
+    /// Whether an address must not be forgotten, however old it is: the last way to somebody who is never given up, or
+    /// the one that is in use.
+    pub(crate) fn holds_on_to(&self, known: &Known) -> bool {
+        (known.proven && (self.pinned || self.manual))
+            || self.connections.iter().any(|one| one.address == known.address)
     }
 
     /// Somebody here wants it kept, whether it is there or not.

@@ -318,6 +318,10 @@ impl Config {
         }
         check(self.pinned.len() <= 256, "pinned", "at most 256 peers");
         check(self.nat.external.len() <= 16, "nat.external", "at most 16 addresses");
+        for (at, address) in self.nat.external.iter().enumerate() {
+            let global = address.scope().is_none_or(super::Scope::is_global) && address.port() != Some(0);
+            check(global, &format!("nat.external[{at}]"), "must be an address that everyone on the internet can use");
+        }
 
         let lifecycle = &self.lifecycle;
         check((16..=10_000_000).contains(&lifecycle.max_peers), "lifecycle.max_peers", "must be 16 to 10 000 000");
@@ -337,6 +341,11 @@ impl Config {
             self.pinned.len() < lifecycle.high_water as usize,
             "lifecycle.high_water",
             "must be above the number of pinned peers",
+        );
+        check(
+            self.bootstrap.len() < lifecycle.high_water as usize,
+            "lifecycle.high_water",
+            "must be above the number of bootstrap peers",
         );
         check((4..=1_024).contains(&lifecycle.dial_slots), "lifecycle.dial_slots", "must be 4 to 1 024");
         check(

@@ -74,6 +74,11 @@ pub enum Notice {
         /// Until then, counted from now.
         wait: Duration,
     },
+    /// A connection that is wanted can't even be tried.
+    PeerUnreachable {
+        /// Who.
+        peer: PeerId,
+    },
     /// Something that a peer, or somebody about it, said was not taken.
     PeerDistrusted {
         /// Who.
@@ -186,6 +191,7 @@ impl Notice {
             | Self::PeerDisconnected { peer, .. }
             | Self::PeerExpired { peer }
             | Self::PeerDeferred { peer, .. }
+            | Self::PeerUnreachable { peer }
             | Self::PeerDistrusted { peer } => Some(peer),
             Self::OwnIdentitySeen { .. }
             | Self::Listening { .. }
@@ -214,6 +220,7 @@ impl fmt::Display for Notice {
             Self::PeerExpired { .. } => f.write_str("forgotten"),
             Self::PeerDeferred { wait, .. } if wait.is_zero() => f.write_str("to be dialled again at once"),
             Self::PeerDeferred { wait, .. } => write!(f, "not dialled for {} s", wait.as_secs().max(1)),
+            Self::PeerUnreachable { .. } => f.write_str("can't be dialled"),
             Self::PeerDistrusted { .. } => f.write_str("not believed"),
             Self::OwnIdentitySeen { address } => write!(
                 f,

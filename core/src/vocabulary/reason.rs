@@ -26,8 +26,6 @@ pub enum Reason {
         /// Which try this is, from 2 on.
         attempt: u32,
     },
-    /// A better path is wanted than the one that stands.
-    BetterPath,
     /// It belongs to the network, and was not met so far.
     Member,
     /// A look-up needs to ask it.
@@ -48,6 +46,10 @@ pub enum Reason {
     NetworkLimit,
     /// None of its addresses can be dialled from here.
     NoUsableAddress,
+    /// No address of it is known.
+    NoAddress,
+    /// Nothing comes through by the transport of its addresses, while others work.
+    TransportBlocked,
     /// The last dial failed.
     DialFailed {
         /// At this address, where one stands for all.
@@ -78,6 +80,8 @@ pub enum Reason {
         /// How often in the window of the settings.
         closes: u32,
     },
+    /// It misbehaved a while ago.
+    TurnedAway,
     /// The time it was turned away for is over.
     BanOver,
     /// Too many addresses were told; the rest is ignored.
@@ -125,6 +129,8 @@ pub enum Reason {
         /// How many, in distinct networks.
         observers: u32,
     },
+    /// A probe has shown that it leads here.
+    Confirmed,
     /// Nobody sees us there any more.
     NotObserved,
     /// Our network has changed.
@@ -158,7 +164,6 @@ impl fmt::Display for Reason {
             Self::BootstrapPeer => f.write_str("it is a bootstrap peer"),
             Self::Isolated { since } => write!(f, "there was no connection at all for {} s", since.as_secs()),
             Self::Retry { attempt } => write!(f, "it is time for try {attempt}"),
-            Self::BetterPath => f.write_str("a better path may exist"),
             Self::Member => f.write_str("it belongs to the network"),
             Self::LookUp => f.write_str("a look-up needs to ask it"),
             Self::Blocked => f.write_str("it is blocked"),
@@ -168,6 +173,8 @@ impl fmt::Display for Reason {
             }
             Self::NetworkLimit => f.write_str("its network was dialled too often in the last minute"),
             Self::NoUsableAddress => f.write_str("none of its addresses can be dialled from here"),
+            Self::NoAddress => f.write_str("nobody has said where it is"),
+            Self::TransportBlocked => f.write_str("this network seems to block such connections"),
             Self::DialFailed { address: Some(address), error } => write!(f, "dialling {address} failed: {error}"),
             Self::DialFailed { address: None, error } => write!(f, "dialling failed: {error}"),
             Self::Duplicate { kept } => write!(f, "connection {kept} to the same peer is kept"),
@@ -177,6 +184,7 @@ impl fmt::Display for Reason {
             Self::PingsLost => f.write_str("its pings were lost"),
             Self::NotNeeded => f.write_str("nothing here needs it any more"),
             Self::Flapping { closes } => write!(f, "it connected and dropped {closes} times in a row"),
+            Self::TurnedAway => f.write_str("it misbehaved a while ago"),
             Self::BanOver => f.write_str("the time it was turned away for is over"),
             Self::TooManyAddresses { ignored } => write!(f, "too many addresses were told, {ignored} are ignored"),
             Self::NoSource => f.write_str("nobody speaks of it any more"),
@@ -194,6 +202,7 @@ impl fmt::Display for Reason {
             Self::NotReachable => f.write_str("this node is not known to be reachable from the internet"),
             Self::OwnAddress => f.write_str("an interface of this machine has it"),
             Self::Observed { observers } => write!(f, "{observers} independent peers see this node there"),
+            Self::Confirmed => f.write_str("a probe has shown that it leads here"),
             Self::NotObserved => f.write_str("nobody sees this node there any more"),
             Self::NetworkChanged => f.write_str("the network of this machine has changed"),
             Self::Resumed => f.write_str("the machine has slept"),
