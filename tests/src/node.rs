@@ -3,7 +3,7 @@ use std::{
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use kinfolk_core::PeerId;
@@ -41,12 +41,14 @@ struct Inner {
     folder: PathBuf,
     settings: Mutex<Vec<(String, String)>>,
     flags: Mutex<Vec<String>>,
+    log: Mutex<String>,
     state: Mutex<Running>,
 }
 
 #[derive(Debug, Default)]
 struct Running {
     child: Option<Child>,
+    started: Option<SystemTime>,
     peer: Option<PeerId>,
     /// What all runs printed.
     lines: Arc<Mutex<Vec<String>>>,
@@ -61,6 +63,7 @@ impl NodeBuilder {
             folder,
             settings: Mutex::default(),
             flags: Mutex::default(),
+            log: Mutex::new("kinfolk=debug,kinfolk_shell=debug,kinfolk_core=debug,info".to_owned()),
             state: Mutex::default(),
         };
         Self { node: Node { inner: Arc::new(inner) } }
@@ -84,6 +87,12 @@ impl NodeBuilder {
     /// A flag of `kinfolk up`.
     pub fn flag(self, flag: &str) -> Self {
         self.node.inner.flags.lock().expect("no panic under the lock").push(flag.to_owned());
+        self
+    }
+
+    /// What it logs, as `KINFOLK_LOG` says it. By default as much as helps to understand a failed test.
+    pub fn log(self, filter: &str) -> Self {
+        filter.clone_into(&mut self.node.inner.log.lock().expect("no panic under the lock"));
         self
     }
 
@@ -144,8 +153,9 @@ impl Node {
         command.arg("--config").arg(self.inner.folder.join("config.toml"));
         command.args(self.inner.flags.lock().expect("no panic under the lock").iter());
         let log = fs::File::options().append(true).create(true).open(self.log()).expect("a file for the log");
-        command.env("KINFOLK_LOG", "kinfolk=debug,kinfolk_shell=debug,kinfolk_core=debug,info").stderr(log);
+        command.env("KINFOLK_LOG", self.inner.log.lock().expect("no panic under the lock").as_str()).stderr(log);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let started = SystemTime::now();
         let mut child = self.inner.device.spawn(command);
         let mut printed = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let lines = Arc::clone(&self.state().lines);
@@ -154,7 +164,10 @@ impl Node {
                 lines.lock().expect("no panic under the lock").push(line);
             }
         });
-        self.state().child = Some(child);
+        {
+            let mut state = self.state();
+            (state.child, state.started) = (Some(child), Some(started));
+        }
 
         let answers = async {
             loop {
@@ -203,6 +216,11 @@ impl Node {
     /// Whether it was started, and neither stopped nor killed.
     pub fn runs(&self) -> bool {
         self.state().child.is_some()
+    }
+
+    /// The moment before its process was last started.
+    pub fn started_at(&self) -> SystemTime {
+        self.state().started.expect("a node that was started")
     }
 
     /// The node as a whole.
