@@ -550,6 +550,7 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::PathChanged { .. }
         | Notice::PeerDisconnected { .. }
         | Notice::PeerDistrusted { .. }
+        | Notice::PeerUnreachable { .. }
         | Notice::Listening { .. }
         | Notice::PortTaken { .. }
         | Notice::HealthChanged { .. }

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use kinfolk_core::PeerId;
@@ -44,6 +44,7 @@ struct Inner {
     folder: PathBuf,
     settings: Mutex<Vec<(String, String)>>,
     flags: Mutex<Vec<String>>,
+    log: Mutex<String>,
     state: Mutex<Running>,
     exports: AtomicU32,
 }
@@ -51,6 +52,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Running {
     child: Option<Child>,
+    started: Option<SystemTime>,
     peer: Option<PeerId>,
     /// What all runs printed.
     lines: Arc<Mutex<Vec<String>>>,
@@ -65,6 +67,7 @@ impl NodeBuilder {
             folder,
             settings: Mutex::default(),
             flags: Mutex::default(),
+            log: Mutex::new("kinfolk=debug,kinfolk_shell=debug,kinfolk_core=debug,info".to_owned()),
             state: Mutex::default(),
             exports: AtomicU32::new(1),
         };
@@ -89,6 +92,12 @@ impl NodeBuilder {
     /// A flag of `kinfolk up`.
     pub fn flag(self, flag: &str) -> Self {
         self.node.inner.flags.lock().expect("no panic under the lock").push(flag.to_owned());
+        self
+    }
+
+    /// What it logs, as `KINFOLK_LOG` says it. By default as much as helps to understand a failed test.
+    pub fn log(self, filter: &str) -> Self {
+        filter.clone_into(&mut self.node.inner.log.lock().expect("no panic under the lock"));
         self
     }
 
@@ -149,9 +158,9 @@ impl Node {
         command.arg("--config").arg(self.inner.folder.join("config.toml"));
         command.args(self.inner.flags.lock().expect("no panic under the lock").iter());
         let log = fs::File::options().append(true).create(true).open(self.log()).expect("a file for the log");
-        let filter = std::env::var("LAB_LOG").unwrap_or_else(|_| "kinfolk=debug,kinfolk_shell=debug,info".to_owned());
-        command.env("KINFOLK_LOG", filter).stderr(log);
+        command.env("KINFOLK_LOG", self.inner.log.lock().expect("no panic under the lock").as_str()).stderr(log);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let started = SystemTime::now();
         let mut child = self.inner.device.spawn(command);
         let mut printed = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let lines = Arc::clone(&self.state().lines);
@@ -160,7 +169,10 @@ impl Node {
                 lines.lock().expect("no panic under the lock").push(line);
             }
         });
-        self.state().child = Some(child);
+        {
+            let mut state = self.state();
+            (state.child, state.started) = (Some(child), Some(started));
+        }
 
         let answers = async {
             loop {
@@ -209,6 +221,11 @@ impl Node {
     /// Whether it was started, and neither stopped nor killed.
     pub fn runs(&self) -> bool {
         self.state().child.is_some()
+    }
+
+    /// The moment before its process was last started.
+    pub fn started_at(&self) -> SystemTime {
+        self.state().started.expect("a node that was started")
     }
 
     /// The node as a whole.

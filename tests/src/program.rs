@@ -1,22 +1,28 @@
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-/// The path of one of this workspace's programs, as built beside the running test.
+/// The path of one of this workspace's programs, as built beside the running test, in the same profile: a benchmark gets
+/// the one that was built for release.
 ///
 /// # Panics
 /// If it was not built, or its sources are newer than it: a test must not pass on yesterday's program.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its program");
     let folder = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let build = match folder.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "cargo build --workspace".to_owned(),
+        Some(profile) => format!("cargo build --workspace --profile {profile}"),
+    };
     let path = folder.join(name);
     let built = modified(&path).unwrap_or_else(|| {
-        panic!("{} is missing: `cargo build --workspace` makes it, `./scripts/test.sh` does all", path.display())
+        panic!("{} is missing: `{build}` makes it; `./scripts/test.sh` builds and tests all", path.display())
     });
     if let Some(newer) = newer_source(&folder.join(format!("{name}.d")), built) {
-        panic!("{} is older than {}: `cargo build --workspace` first", path.display(), newer.display());
+        panic!("{} is older than {}: `{build}` first", path.display(), newer.display());
     }
     path
 }

@@ -93,6 +93,7 @@ kinds! {
         Notice::PeerDisconnected { .. } => "peer_disconnected",
         Notice::PeerExpired { .. } => "peer_expired",
         Notice::PeerDeferred { .. } => "peer_deferred",
+        Notice::PeerUnreachable { .. } => "peer_unreachable",
         Notice::PeerDistrusted { .. } => "peer_distrusted",
         Notice::OwnIdentitySeen { .. } => "own_identity_seen",
         Notice::Listening { .. } => "listening",
