@@ -13,6 +13,7 @@ use libp2p::{
     swarm::{self, NetworkBehaviour, SwarmEvent},
     yamux,
 };
+use libp2p_swarm_test::SwarmExt;
 
 use crate::{
     harness::{connect, failed, in_memory, in_memory_with, peer, until, wait},
@@ -51,12 +52,8 @@ async fn rogue_listens(rogue: &mut Swarm<Rogue>) -> Address {
     }
 }
 
-fn let_loose(mut rogue: Swarm<Rogue>) {
-    tokio::spawn(async move {
-        loop {
-            rogue.select_next_some().await;
-        }
-    });
+fn let_loose(rogue: Swarm<Rogue>) {
+    tokio::spawn(rogue.loop_on_next());
 }
 
 fn key_of(peer: &PeerId) -> kad::RecordKey {
