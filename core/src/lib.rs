@@ -12,8 +12,15 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod lifecycle;
+mod bootstrap;
+mod cx;
+mod jitter;
+mod lifecycle;
+mod nat;
 mod node;
+mod peers;
+#[cfg(feature = "serde")]
+pub mod trace;
 pub mod view;
 mod vocabulary;
 

@@ -1,3 +1,21 @@
 //! What the runtimes of Kinfolk share.
+//!
+//! The core decides; everything here only carries. [`driver`] moves events to the core and commands to the world, and
+//! [`network`] is that world, on libp2p. Around them stand what a machine gives ([`clock`], [`interfaces`]), what must
+//! not be forgotten ([`data_dir`], [`identity`], [`store`], [`trace`]), and how others speak to the node ([`handle`],
+//! [`api`], [`why`]). [`node`] puts it all together.
 
+pub mod api;
+pub mod clock;
+pub mod data_dir;
+pub mod driver;
+pub mod feed;
+pub mod handle;
+pub mod identity;
+pub mod interfaces;
 pub mod network;
+pub mod node;
+mod snapshot;
+pub mod store;
+pub mod trace;
+pub mod why;

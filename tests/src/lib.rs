@@ -1,1 +1,24 @@
-//! placeholder
+//! Whole-system tests: the real programs, as processes, in networks of their own.
+//!
+//! A [`World`] is an internet made of Linux network namespaces (by `patchbay`, without root): [`Site`]s with public
+//! addresses, homes behind NATs, a device for each node. A [`Node`] is a running `kinfolk` in a device; a [`Foreign`]
+//! is any other program there that takes commands as JSON lines: js-libp2p, or a peer that misbehaves.
+//!
+//! Tests wait for conditions ([`World::eventually`]), never for time. What a node did is read from its own trace
+//! ([`Trace`]), and [`World::finish`] replays every trace: the core must give the same commands again, to the bit.
+//!
+//! Everything here panics when the machine does not do what it should: that is a failed test.
+
+mod foreign;
+mod network;
+mod node;
+mod program;
+mod trace;
+mod world;
+
+pub use foreign::Foreign;
+pub use network::{Device, Site};
+pub use node::{Node, NodeBuilder};
+pub use program::program;
+pub use trace::Trace;
+pub use world::World;

@@ -1,44 +1,269 @@
-//! lifecycle
+//! `PeerLifecycle`: who is there, in which state, when to dial, keep and drop.
+//!
+//! Owner of the peer table and the only dialler. What is told of a peer is written down at once; everything that follows
+//! from it (its state, its place in the queue of dials, its next deadline, what is overdue) is derived anew by
+//! `settle` whenever the peer is touched, so there is no timer to forget and no order of calls to know.
 
-use core::fmt;
+mod asks;
+mod connections;
+mod dialer;
+mod dialing;
+mod discovery;
+mod reading;
+mod settle;
+mod state;
+mod trimming;
 
-/// A peer's place in its life.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-pub enum State {
-    /// Known, and not connected so far.
-    Discovered,
-    /// A first connection is being tried.
-    Dialing,
-    /// A connection stands.
-    Connected,
-    /// It has introduced itself.
-    Identified,
-    /// Data is being exchanged.
-    Syncing,
-    /// Was connected.
-    Disconnected,
-    /// Given up; the next moment it is not in the table any more.
-    Expired,
+pub(crate) use asks::Asks;
+pub(crate) use dialer::{Class, Dialer};
+pub(crate) use discovery::is_believable;
+pub(crate) use settle::is_dialable;
+pub use state::State;
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+use crate::{
+    cx::{Cx, Signal},
+    peers::{PeerTable, Slot},
+    vocabulary::{
+        Action, CommandId, ConnectionId, Event, Notice, PeerId, PinnedPeer, Reason, Source, StoredAddress, StoredPeer,
+        Time,
+    },
+};
+
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct PeerLifecycle {
+    pub(crate) peers: PeerTable,
+    /// Whose connection a number is.
+    connections: BTreeMap<ConnectionId, Slot>,
+    /// Peers with a connection that is not about to be closed.
+    connected: BTreeSet<Slot>,
+    pinned: BTreeSet<Slot>,
+    members: BTreeSet<Slot>,
+    pub(crate) dialer: Dialer,
+    asks: Asks,
+    /// Closes under way: what to expect when the shell can't.
+    closing: BTreeMap<CommandId, ConnectionId>,
+    /// Nobody is there: every peer is worth a dial.
+    isolated_since: Option<Time>,
 }
 
-impl State {
-    /// Its name, in lower case.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Discovered => "discovered",
-            Self::Dialing => "dialing",
-            Self::Connected => "connected",
-            Self::Identified => "identified",
-            Self::Syncing => "syncing",
-            Self::Disconnected => "disconnected",
-            Self::Expired => "expired",
+impl PeerLifecycle {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            peers: PeerTable::new(seed),
+            connections: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            pinned: BTreeSet::new(),
+            members: BTreeSet::new(),
+            dialer: Dialer::default(),
+            asks: Asks::default(),
+            closing: BTreeMap::new(),
+            isolated_since: None,
         }
     }
-}
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+    pub(crate) fn absorb(&mut self, cx: &mut Cx<'_>, event: &Event) {
+        match event {
+            Event::Found { source, peer, addresses, cut } => {
+                self.learn(cx, *source, *peer, addresses, *cut);
+            }
+            Event::Lost { source, peer, addresses } => self.unlearn(cx, *source, peer, addresses),
+            Event::StoreLoaded { peers, last: _ } => {
+                for stored in peers {
+                    self.recall(cx, stored);
+                }
+            }
+            Event::OwnIdentitySeen { address } => {
+                cx.tell(Notice::OwnIdentitySeen { address: address.clone() }, Reason::SeenElsewhere);
+            }
+            Event::Connected { connection, peer, direction, address, origin, took: _ } => {
+                self.connected(cx, *connection, *peer, *direction, address, *origin);
+            }
+            Event::Disconnected { connection, peer: _, cause } => self.disconnected(cx, *connection, cause),
+            Event::DialFailed { dial, failures, error } => self.dial_failed(cx, *dial, failures, error),
+            Event::DialHeld { held, asker, peer } => self.dial_held(cx, *held, *asker, *peer),
+            Event::HeldFailed { held, error: _ } => {
+                self.dialer.unhold(*held);
+            }
+            Event::Identified { connection, peer: _, identity } => self.identified(cx, *connection, identity),
+            Event::Pinged { connection, peer: _, result } => self.pinged(cx, *connection, result),
+            Event::Asked { request, ask } => self.asked(cx, *request, ask),
+            Event::Interfaces(_) => self.rearm(cx),
+            Event::Resumed { asleep } => self.resumed(cx, *asleep),
+            Event::Refused { command, refusal: _ } => self.refused(cx, *command),
+            Event::Routed { peer, present } => {
+                if let Some(slot) = self.peers.find(peer) {
+                    self.peers.at_mut(slot).routed = *present;
+                }
+            }
+            Event::Wake
+            | Event::Started(_)
+            | Event::Configured(_)
+            | Event::WallClock { .. }
+            | Event::Listening { .. }
+            | Event::ListenAddressGone { .. }
+            | Event::ListenFailed { .. }
+            | Event::InboundFailed { .. }
+            | Event::IdentifyFailed { .. }
+            | Event::Candidate { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. }
+            | Event::QueryFound { .. }
+            | Event::QueryEnded { .. } => {}
+        }
+    }
+
+    /// Takes over the pinned peers of the settings.
+    pub(crate) fn configure(&mut self, cx: &mut Cx<'_>) {
+        for slot in self.peers.slots() {
+            let peer = self.peers.at_mut(slot);
+            if peer.pinned_by_settings && !cx.config.pinned.iter().any(|pinned| pinned.peer == peer.id) {
+                peer.pinned_by_settings = false;
+                peer.pinned = false;
+                self.settle(cx, slot);
+            }
+        }
+        for PinnedPeer { peer, addresses } in &cx.config.pinned {
+            if let Some(slot) = self.admit(cx, *peer, Source::Configured) {
+                let known = self.peers.at_mut(slot);
+                known.pinned = true;
+                known.pinned_by_settings = true;
+                self.learn(cx, Source::Configured, *peer, addresses, 0);
+                self.settle(cx, slot);
+            }
+        }
+    }
+
+    /// Everything that is due. What a late call finds overdue is done once, not as often as it was missed.
+    pub(crate) fn step(&mut self, cx: &mut Cx<'_>) {
+        while let Some((at, slot)) = self.peers.next_timer() {
+            if at > cx.now {
+                break;
+            }
+            self.settle(cx, slot);
+        }
+        while let Some(dial) = self.dialer.overdue_dial(cx.now, &cx.config.lifecycle) {
+            self.dial_failed(cx, dial, &[], &crate::vocabulary::DialError::TimedOut);
+        }
+        while let Some(held) = self.dialer.overdue_held(cx.now, &cx.config.lifecycle) {
+            self.refuse_held(cx, held, Reason::TimedOut);
+        }
+        self.expire_asks(cx);
+    }
+
+    pub(crate) fn deadline(&self, cx_config: &crate::vocabulary::Config) -> Option<Time> {
+        let timer = self.peers.next_timer().map(|(at, _)| at);
+        let dials = self.dialer.deadline(&cx_config.lifecycle);
+        timer.into_iter().chain(dials).chain(self.asks.deadline()).min()
+    }
+
+    /// The slot of a peer that is known or, if there is room, known from now on.
+    pub(crate) fn admit(&mut self, cx: &mut Cx<'_>, peer: PeerId, source: Source) -> Option<Slot> {
+        if peer == cx.local {
+            return None;
+        }
+        if let Some(slot) = self.peers.find(&peer) {
+            return Some(slot);
+        }
+        if self.peers.len() >= cx.config.lifecycle.max_peers && !self.evict(cx) {
+            return None;
+        }
+        let slot = self.peers.insert(peer, cx.now);
+        cx.tell(Notice::PeerDiscovered { peer, source }, Reason::FoundBy(source));
+        Some(slot)
+    }
+
+    /// Makes room by dropping a peer that nobody wants: of the first to fall due, so this is bounded work.
+    fn evict(&mut self, cx: &mut Cx<'_>) -> bool {
+        let spare = |slot: &Slot| {
+            let peer = self.peers.at(*slot);
+            !peer.is_kept() && peer.connections.is_empty() && peer.dials.is_empty()
+        };
+        let found = self.peers.by_timer().take(64).find(spare);
+        match found {
+            Some(slot) => {
+                self.drop_peer(cx, slot, Reason::TableFull);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn drop_peer(&mut self, cx: &mut Cx<'_>, slot: Slot, reason: Reason) {
+        let peer = self.peers.remove(slot);
+        if let Some((class, since)) = peer.queued {
+            self.dialer.dequeue(class, since, dialer::Job::Peer(slot));
+        }
+        for set in [&mut self.connected, &mut self.pinned, &mut self.members] {
+            set.remove(&slot);
+        }
+        if peer.routed {
+            cx.command(Action::Unroute { peer: peer.id }, reason.clone());
+        }
+        if peer.denied {
+            cx.command(Action::Admit { peer: peer.id }, reason.clone());
+        }
+        cx.tell(Notice::PeerExpired { peer: peer.id }, reason);
+        cx.signal(Signal::Removed(peer.id));
+    }
+
+    /// Everything may be different now: no back-off counts.
+    fn rearm(&mut self, cx: &mut Cx<'_>) {
+        self.dialer.blackholes.forget();
+        for slot in self.peers.slots() {
+            let peer = self.peers.at_mut(slot);
+            peer.book.forgive(cx.now);
+            peer.hold_until = peer.hold_until.min(cx.now);
+            self.settle(cx, slot);
+        }
+    }
+
+    pub(crate) fn set_isolated(&mut self, since: Option<Time>) {
+        self.isolated_since = since;
+    }
+
+    /// Isolated: at most `count` peers, those unheard for the longest first, are dialled whatever their back-offs say.
+    pub(crate) fn override_backoffs(&mut self, cx: &mut Cx<'_>, count: usize) {
+        let waiting: Vec<Slot> = self.peers.by_timer().filter(|slot| !self.peers.at(*slot).book.is_empty()).collect();
+        for slot in waiting.into_iter().take(count) {
+            let peer = self.peers.at_mut(slot);
+            peer.book.override_waits(cx.now);
+            peer.hold_until = peer.hold_until.min(cx.now);
+            self.settle(cx, slot);
+        }
+    }
+
+    fn refused(&mut self, cx: &mut Cx<'_>, command: CommandId) {
+        if let Some(connection) = self.closing.remove(&command) {
+            self.disconnected(cx, connection, &crate::vocabulary::CloseCause::Ours);
+        } else if self.dialer.dial(command).is_some() {
+            self.dial_failed(cx, command, &[], &crate::vocabulary::DialError::Cancelled);
+        }
+    }
+
+    /// Has the store remember what matters of a peer across restarts.
+    fn remember(&mut self, cx: &mut Cx<'_>, slot: Slot, reason: Reason) {
+        let peer = self.peers.at_mut(slot);
+        peer.unstored = false;
+        let addresses = peer.book.iter().filter(|known| known.proven || known.sources.contains(Source::Manual));
+        let addresses = addresses
+            .map(|known| StoredAddress {
+                address: known.address.clone(),
+                source: if known.sources.contains(Source::Manual) { Source::Manual } else { Source::Store },
+                proven: known.proven,
+            })
+            .collect();
+        let stored = StoredPeer {
+            peer: peer.id,
+            pinned: peer.pinned && !peer.pinned_by_settings,
+            blocked: peer.blocked,
+            addresses,
+        };
+        cx.command(Action::Remember(stored), reason);
     }
 }

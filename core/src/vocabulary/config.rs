@@ -41,7 +41,7 @@ pub enum KademliaMode {
 
 /// Everything that can be set. The fields' docs give default, unit and what a larger value costs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Config {
     /// What the node is for.
     pub role: Role,
@@ -89,15 +89,15 @@ pub struct PinnedPeer {
 
 /// Settings of `PeerLifecycle`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct LifecycleConfig {
     /// Peers in the table; default 1 024 (server 20 000). Each costs at most 4 KiB with all its addresses full, about
     /// 600 bytes with three.
     pub max_peers: u32,
     /// Addresses kept per peer; default 16.
     pub max_addresses: u8,
-    /// Addresses kept per peer and source that no connection has proven; default 3. More lets whoever speaks about a
-    /// peer push others' words out.
+    /// Addresses kept per peer and source that no connection has proven; default 4: TCP and QUIC, IPv4 and IPv6. More
+    /// lets whoever speaks about a peer push others' words out.
     pub max_unproven: u8,
     /// Connections above which nobody new is looked for; default 32 (server 200).
     pub low_water: u32,
@@ -143,7 +143,7 @@ pub struct LifecycleConfig {
 
 /// Settings of `NatPolicy`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct NatConfig {
     /// Addresses that the operator vouches for (1:1 NAT, port forwarding). Default: none.
     pub external: Vec<Address>,
@@ -159,7 +159,7 @@ pub struct NatConfig {
 
 /// Settings of `BootstrapPlanner`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct BootstrapConfig {
     /// Without any connection for this long, the node is isolated; default 10 s.
     pub isolated_after: Duration,
@@ -305,6 +305,10 @@ impl Config {
         for (at, bootstrap) in self.bootstrap.iter().enumerate() {
             let field = format!("bootstrap[{at}]");
             check(bootstrap.address.is_some(), &field, "needs an address, not only a peer id");
+            let nowhere = bootstrap.address.as_ref().is_some_and(|address| {
+                address.port() == Some(0) || address.scope().is_some_and(|scope| !scope.is_dialable())
+            });
+            check(!nowhere, &field, "nobody can be at such an address");
             let relayed = bootstrap.address.as_ref().is_some_and(Address::is_relayed);
             check(
                 !relayed || bootstrap.peer.is_some(),
@@ -390,12 +394,19 @@ impl Protocols {
     }
 }
 
+/// What an older trace does not say.
+impl Default for Config {
+    fn default() -> Self {
+        Self::desktop()
+    }
+}
+
 impl Default for LifecycleConfig {
     fn default() -> Self {
         Self {
             max_peers: 1_024,
             max_addresses: 16,
-            max_unproven: 3,
+            max_unproven: 4,
             low_water: 32,
             high_water: 48,
             dial_slots: 16,

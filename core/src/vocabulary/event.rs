@@ -539,7 +539,7 @@ impl fmt::Display for Source {
             Self::Configured => "in the settings",
             Self::Identify => "by its own word",
             Self::Store => "from an earlier run",
-            Self::Inbound => "by its coming to us",
+            Self::Inbound => "when it came to us",
         })
     }
 }

@@ -201,18 +201,19 @@ impl Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PeerDiscovered { source, .. } => write!(f, "found {source}"),
+            Self::PeerDiscovered { .. } => f.write_str("discovered"),
             Self::PeerConnected { path, direction, address, .. } => {
                 write!(f, "connected {path} ({direction}, {address})")
             }
-            Self::PeerIdentified { agent, .. } => write!(f, "introduced itself as {agent}"),
+            Self::PeerIdentified { agent, .. } => write!(f, "identified as {agent}"),
             Self::PathChanged { from, to, .. } => write!(f, "now connected {to} (before: {from})"),
             Self::PeerSyncing { .. } => f.write_str("exchanging data"),
             Self::PeerSynced { position: Some(position), .. } => write!(f, "data exchanged up to {position}"),
             Self::PeerSynced { position: None, .. } => f.write_str("data exchanged"),
             Self::PeerDisconnected { cause, .. } => write!(f, "disconnected: {cause}"),
             Self::PeerExpired { .. } => f.write_str("forgotten"),
-            Self::PeerDeferred { wait, .. } => write!(f, "not dialled for {} s", wait.as_secs()),
+            Self::PeerDeferred { wait, .. } if wait.is_zero() => f.write_str("to be dialled again at once"),
+            Self::PeerDeferred { wait, .. } => write!(f, "not dialled for {} s", wait.as_secs().max(1)),
             Self::PeerDistrusted { .. } => f.write_str("not believed"),
             Self::OwnIdentitySeen { address } => write!(
                 f,

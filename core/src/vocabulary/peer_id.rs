@@ -56,9 +56,9 @@ impl FromStr for PeerId {
 
     fn from_str(text: &str) -> Result<Self, PeerIdError> {
         let mut bytes = [0; Self::MAX_LEN];
-        let len = bs58::decode(text).onto(&mut bytes[..]).map_err(|error| match error {
-            bs58::decode::Error::BufferTooSmall => PeerIdError::Length,
-            _ => PeerIdError::NotBase58,
+        let len = bs58::decode(text).onto(&mut bytes[..]).map_err(|error| {
+            let too_long = error == bs58::decode::Error::BufferTooSmall;
+            if too_long { PeerIdError::Length } else { PeerIdError::NotBase58 }
         })?;
         Self::from_bytes(&bytes[..len])
     }

@@ -71,6 +71,8 @@ pub enum Reason {
     OtherNetwork,
     /// It has not answered pings.
     PingsLost,
+    /// Nothing here needs the connection any more.
+    NotNeeded,
     /// It connects and drops in a loop.
     Flapping {
         /// How often in the window of the settings.
@@ -173,6 +175,7 @@ impl fmt::Display for Reason {
             Self::NeverIdentified => f.write_str("it never introduced itself"),
             Self::OtherNetwork => f.write_str("it belongs to another network"),
             Self::PingsLost => f.write_str("its pings were lost"),
+            Self::NotNeeded => f.write_str("nothing here needs it any more"),
             Self::Flapping { closes } => write!(f, "it connected and dropped {closes} times in a row"),
             Self::BanOver => f.write_str("the time it was turned away for is over"),
             Self::TooManyAddresses { ignored } => write!(f, "too many addresses were told, {ignored} are ignored"),

@@ -49,6 +49,11 @@ impl Scope {
         matches!(self, Self::LinkLocal | Self::Private | Self::UniqueLocal | Self::Shared)
     }
 
+    /// Whether the address never leaves this machine.
+    pub const fn is_loopback(self) -> bool {
+        matches!(self, Self::Loopback)
+    }
+
     /// Whether anything can be dialled there at all.
     pub const fn is_dialable(self) -> bool {
         !matches!(self, Self::Unspecified | Self::Multicast | Self::Reserved)

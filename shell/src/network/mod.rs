@@ -27,7 +27,7 @@ mod transport;
 mod twin;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt, io,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -36,8 +36,8 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use kinfolk_core::{
-    Address, Asker, CommandId, DialError, Event, HeldId, ListenerId as CoreListenerId, PeerId as CorePeerId, Source,
-    StoredPeer, ValidConfig,
+    Address, Asker, Command, CommandId, DialError, Event, HeldId, ListenerId as CoreListenerId, PeerId as CorePeerId,
+    Source, StoredPeer, ValidConfig,
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -53,6 +53,7 @@ use libp2p::{
 
 pub use counters::Counters;
 
+use crate::driver::{Happened, World};
 use behaviour::{Behaviour, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
@@ -120,15 +121,6 @@ pub enum NetworkError {
     /// mDNS can't be started.
     #[error("looking for peers on the home network (mDNS) can't be started: {0}; `mdns = false` goes without")]
     Mdns(#[source] io::Error),
-}
-
-/// What has happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Happened<E> {
-    /// Something for the core.
-    Core(Event),
-    /// An event of the application's own behaviour.
-    App(E),
 }
 
 /// A node's network: a swarm, and the tables that connect its ids with the core's.
@@ -374,6 +366,39 @@ impl<A: NetworkBehaviour> Stream for Network<A> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl<A: NetworkBehaviour> World for Network<A> {
+    type App = A;
+    type AppEvent = A::ToSwarm;
+
+    fn execute(&mut self, command: &Command) {
+        Self::execute(self, command);
+    }
+
+    fn remember(&mut self, stored: &StoredPeer) {
+        Self::remember(self, stored);
+    }
+
+    fn app_mut(&mut self) -> &mut A {
+        Self::app_mut(self)
+    }
+
+    fn counters(&self, counters: &mut BTreeMap<String, u64>) {
+        counters.extend(self.counters.iter().map(|(name, count)| (name.to_owned(), count)));
+    }
+
+    fn standing(&self) -> usize {
+        self.swarm.connected_peers().count()
+    }
+
+    fn farewell(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error means that it is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use futures::{Stream, future};
 use kinfolk_core::{
     Action, Address, Command, CommandId, Config, ConnectionId, DialError, Event, PeerId, Reason, ValidConfig,
 };
-use kinfolk_shell::network::{Happened, Network, NetworkSettings};
+use kinfolk_shell::{
+    driver::Happened,
+    network::{Network, NetworkSettings},
+};
 use libp2p::{
     Transport,
     core::{transport::MemoryTransport, upgrade::Version},

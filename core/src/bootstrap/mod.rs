@@ -1,0 +1,154 @@
+//! `BootstrapPlanner`: where first peers come from, whether the routing table is healthy, and whether we are alone.
+//!
+//! All sources start at once and each has its own back-off, so a dead one blocks nothing. Bootstrap peers are *targets*,
+//! wanted as long as no connection to them stands; the dialler serves them. The hash table is asked and told by *queries*,
+//! a few at a time: look-ups that fill the routing table, our own signed record and membership, the members of our
+//! network, and the records of peers that are wanted and can't be found otherwise.
+
+mod health;
+mod queries;
+mod targets;
+
+pub(crate) use targets::{TargetId, Want};
+
+use health::Vigil;
+use queries::Queries;
+use targets::Targets;
+
+use crate::{
+    cx::{Cx, Signal},
+    lifecycle::{PeerLifecycle, is_believable},
+    nat::NatPolicy,
+    view::BootstrapView,
+    vocabulary::{Action, Answer, Ask, AskError, Config, Event, Health, Reason, RequestId, Source, Time},
+};
+use alloc::{borrow::ToOwned, collections::BTreeMap};
+
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct BootstrapPlanner {
+    targets: Targets,
+    queries: Queries,
+    vigil: Vigil,
+}
+
+impl BootstrapPlanner {
+    pub(crate) fn absorb(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, event: &Event) {
+        match event {
+            Event::Asked { request, ask: Ask::AddBootstrap(entry) } => {
+                let usable = |address| is_believable(cx.here, Source::Configured, address);
+                let added = if entry.address.is_none() {
+                    Err(AskError::Incomplete("a bootstrap peer needs an address".to_owned()))
+                } else if !entry.address.as_ref().is_some_and(usable) {
+                    Err(AskError::UnusableAddress)
+                } else if entry.peer == Some(cx.local) {
+                    Err(AskError::OwnIdentity)
+                } else {
+                    self.targets.add(cx.now, entry)
+                };
+                self.answer(cx, *request, added);
+            }
+            Event::Asked { request, ask: Ask::RemoveBootstrap(entry) } => {
+                let removed = self.targets.remove(lifecycle, entry);
+                self.answer(cx, *request, Ok(removed));
+            }
+            Event::Routed { peer, present } => self.queries.routed(cx, *peer, *present),
+            Event::QueryFound { query, peers, cut } => self.queries.found(cx, lifecycle, *query, peers, *cut),
+            Event::QueryEnded { query, successes, failures: _ } => {
+                self.queries.ended(cx, lifecycle, *query, *successes);
+            }
+            Event::Refused { command, refusal: _ } => self.queries.ended(cx, lifecycle, *command, 0),
+            Event::Interfaces(_) | Event::Resumed { .. } => {
+                self.targets.rearm(cx.now);
+                self.queries.rearm(cx.now);
+                self.vigil.rearm(cx.now);
+            }
+            Event::Wake
+            | Event::Started(_)
+            | Event::Configured(_)
+            | Event::StoreLoaded { .. }
+            | Event::Asked { .. }
+            | Event::WallClock { .. }
+            | Event::Listening { .. }
+            | Event::ListenAddressGone { .. }
+            | Event::ListenFailed { .. }
+            | Event::Found { .. }
+            | Event::Lost { .. }
+            | Event::OwnIdentitySeen { .. }
+            | Event::Connected { .. }
+            | Event::Disconnected { .. }
+            | Event::DialFailed { .. }
+            | Event::InboundFailed { .. }
+            | Event::DialHeld { .. }
+            | Event::HeldFailed { .. }
+            | Event::Identified { .. }
+            | Event::IdentifyFailed { .. }
+            | Event::Pinged { .. }
+            | Event::Candidate { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. } => {}
+        }
+    }
+
+    fn answer(&mut self, cx: &mut Cx<'_>, request: RequestId, changed: Result<bool, AskError>) {
+        let answer = changed.map(|changed| if changed { Answer::Done } else { Answer::NothingToDo });
+        cx.command(Action::Answer { request, answer }, Reason::Asked);
+        self.vigil.stir();
+    }
+
+    /// Takes over the bootstrap peers of the settings.
+    pub(crate) fn configure(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
+        self.targets.configure(cx, lifecycle);
+        self.vigil.stir();
+    }
+
+    /// What the other machines' work means here.
+    pub(crate) fn hear(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, signal: Signal) {
+        match signal {
+            Signal::TargetConnected(target, peer) => self.targets.connected(lifecycle, target, peer),
+            Signal::TargetFailed(target) => self.targets.failed(cx, target),
+            Signal::Up(slot) => {
+                self.targets.up(lifecycle, slot);
+                self.vigil.stir();
+            }
+            Signal::Down(peer) => {
+                self.targets.down(cx, &peer);
+                self.queries.down(cx, lifecycle, &peer);
+                self.vigil.stir();
+            }
+            Signal::Identified(slot) => queries::route(cx, lifecycle, slot),
+            Signal::Removed(peer) => self.queries.removed(&peer),
+            Signal::Sought(peer) => self.queries.seek(cx, lifecycle, peer),
+            Signal::AddressesChanged => self.queries.addresses_changed(cx.now),
+        }
+    }
+
+    pub(crate) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, nat: &NatPolicy) {
+        self.vigil.step(cx, lifecycle, !self.targets.is_empty());
+        self.targets.step(cx, lifecycle);
+        self.queries.step(cx, lifecycle, nat);
+    }
+
+    pub(crate) fn deadline(&self, config: &Config, nat: &NatPolicy) -> Option<Time> {
+        let targets = self.targets.deadline();
+        let queries = self.queries.deadline(config, nat);
+        targets.into_iter().chain(queries).chain(self.vigil.deadline(config)).min()
+    }
+
+    /// The targets that are wanted now.
+    pub(crate) const fn wants(&self) -> &BTreeMap<TargetId, Want> {
+        self.targets.wants()
+    }
+
+    pub(crate) const fn health(&self) -> (Health, Time) {
+        self.vigil.health()
+    }
+
+    pub(crate) fn routing_table(&self) -> u32 {
+        self.queries.table_len()
+    }
+
+    pub(crate) fn views(&self) -> impl Iterator<Item = BootstrapView<'_>> {
+        self.targets.views()
+    }
+}

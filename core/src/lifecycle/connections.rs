@@ -1,0 +1,426 @@
+//! Connections as they come, live and go.
+
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
+use core::time::Duration;
+
+use super::{
+    PeerLifecycle,
+    dialer::{Dial, Job},
+    discovery::is_believable,
+};
+use crate::{
+    cx::{Cx, Signal},
+    jitter::{self, Purpose},
+    peers::{Connection, Peer, Profile, Slot},
+    view::Capabilities,
+    vocabulary::{
+        Action, Address, Answer, Asker, CloseCause, ConnectionId, Direction, Identity, Notice, Origin, Path, PeerId,
+        PingError, Protocols, Reason, Scope, Source, Time,
+    },
+};
+
+/// A connection that ends sooner counts as a failure of its address.
+const SHORT_LIVED: Duration = Duration::from_secs(10);
+/// Both sides of a lost connection come back within this, not at the same moment.
+const REDIAL_WITHIN: Duration = Duration::from_secs(1);
+/// Pings lost in a row that end a connection.
+const LOST_PINGS: u8 = 2;
+/// After a sleep this long the other side has given the connection up.
+const LONG_SLEEP: Duration = Duration::from_secs(60);
+/// A stranger of another network is left alone for this long.
+const OTHER_NETWORK: Duration = Duration::from_secs(3_600);
+
+impl PeerLifecycle {
+    pub(super) fn connected(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ConnectionId,
+        peer: PeerId,
+        direction: Direction,
+        address: &Address,
+        origin: Origin,
+    ) {
+        if self.connections.contains_key(&id) {
+            return;
+        }
+        let (dial, for_lookup) = match origin {
+            Origin::Inbound => (None, false),
+            Origin::Dial(command) => (self.dialer.ended(command).map(|dial| (command, dial)), false),
+            Origin::Held(held) => {
+                let asker = self.dialer.unhold(held).map(|held| held.asker);
+                (None, asker == Some(Asker::Kademlia))
+            }
+        };
+        if let Some((command, Dial { job: Job::Peer(slot), .. })) = &dial {
+            self.peers.at_mut(*slot).dials.retain(|other| other != command);
+        }
+        if direction == Direction::Outbound {
+            self.dialer.blackholes.succeeded(address);
+        }
+        let source = match (&dial, origin) {
+            (Some((_, dial)), _) if matches!(dial.job, Job::Target(_)) => Source::Configured,
+            (Some(_), _) => Source::Manual,
+            (None, Origin::Held(_)) => Source::Kademlia,
+            (None, Origin::Inbound | Origin::Dial(_)) => Source::Inbound,
+        };
+        let Some(slot) = self.admit(cx, peer, source) else {
+            let reason = if peer == cx.local { Reason::OwnIdentity } else { Reason::TableFull };
+            cx.command(Action::Close { connection: id, peer }, reason);
+            if let Some((_, dial)) = dial {
+                self.settle_job(cx, dial.job, None);
+            }
+            return;
+        };
+
+        self.connections.insert(id, slot);
+        let now = cx.now;
+        let known = self.peers.at_mut(slot);
+        let before = known.path();
+        known.connections.push(Connection {
+            id,
+            direction,
+            address: address.clone(),
+            since: now,
+            alive: now,
+            rtt: None,
+            pongs: 0,
+            lost_pings: 0,
+            closing: None,
+            for_lookup,
+        });
+        if known.blocked || (known.denied && direction == Direction::Inbound) {
+            let reason = if known.blocked { Reason::Blocked } else { Reason::Flapping { closes: known.drops.into() } };
+            self.close(cx, slot, id, reason);
+            if let Some((_, dial)) = dial {
+                self.settle_job(cx, dial.job, None);
+            }
+            self.settle(cx, slot);
+            return;
+        }
+        let reason = match &dial {
+            Some((_, dial)) => dial.reason.clone(),
+            None if for_lookup => Reason::LookUp,
+            None => Reason::ConnectionMade,
+        };
+        self.arrived(cx, slot, id, before, reason);
+        if let Some((_, dial)) = dial {
+            self.proven(cx, slot, address, dial.job);
+            self.settle_job(cx, dial.job, Some((slot, id)));
+        }
+        self.answer_asks(cx, slot, &Ok(Answer::Connected { peer, connection: id, address: address.clone() }));
+        self.settle(cx, slot);
+        self.trim(cx);
+    }
+
+    /// Writes down that a connection stands, and says what it means.
+    fn arrived(&mut self, cx: &mut Cx<'_>, slot: Slot, id: ConnectionId, before: Option<Path>, reason: Reason) {
+        let peer = self.peers.at_mut(slot);
+        peer.ever_connected = true;
+        peer.last_seen = Some(cx.now);
+        if peer.shunned_until > cx.now && !peer.denied {
+            // It came to us, or somebody insisted: a new chance.
+            peer.shunned_until = cx.now;
+        }
+        let (who, after) = (peer.id, peer.path());
+        let Some(connection) = peer.connection_mut(id) else { return };
+        let (path, direction, address) = (connection.path(), connection.direction, connection.address.clone());
+        match before {
+            None => {
+                cx.tell(Notice::PeerConnected { peer: who, path, direction, address }, reason);
+                cx.signal(Signal::Up(slot));
+            }
+            Some(from) => {
+                if let Some(to) = after.filter(|to| *to != from) {
+                    cx.tell(Notice::PathChanged { peer: who, from, to }, reason);
+                }
+            }
+        }
+    }
+
+    /// A dial of ours led to the peer at this address.
+    fn proven(&mut self, cx: &mut Cx<'_>, slot: Slot, address: &Address, job: Job) {
+        let peer = self.peers.at_mut(slot);
+        let source = match job {
+            Job::Peer(_) | Job::Held(_) => None,
+            Job::Target(_) => Some(Source::Configured),
+            Job::Ask(_) => Some(Source::Manual),
+        };
+        if let Some(source) = source {
+            peer.manual |= source == Source::Manual;
+        }
+        if let Some(source) = source.filter(|source| is_believable(cx.here, *source, address)) {
+            peer.book.told(source, address, cx.now, &cx.config.lifecycle);
+        }
+        let news = peer.book.get_mut(address).map(|known| {
+            let news = !known.proven;
+            known.succeeded(cx.now);
+            news
+        });
+        peer.unstored |= news == Some(true);
+        if source == Some(Source::Manual) {
+            self.remember(cx, slot, Reason::Asked);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, cx: &mut Cx<'_>, id: ConnectionId, cause: &CloseCause) {
+        let Some(&slot) = self.connections.get(&id) else { return };
+        let peer = self.peers.at(slot);
+        let (before, was_up) = (peer.path(), peer.is_connected());
+        let Some(connection) = self.lost(slot, id) else { return };
+        let peer = self.peers.at_mut(slot);
+        let ours = connection.closing.is_some() || *cause == CloseCause::Ours;
+        let short = cx.now.since(connection.since) < SHORT_LIVED;
+        peer.last_seen = Some(cx.now);
+
+        if peer.connections.is_empty() {
+            peer.profile = None;
+            if let Some(sync) = &mut peer.sync {
+                sync.pending = 0;
+            }
+            let draw = jitter::draw(cx.seed, Purpose::Redial, peer.arrival, id.0);
+            peer.hold_until = peer.hold_until.max(cx.now + jitter::within(REDIAL_WITHIN, draw));
+        }
+        if short && !ours && connection.direction == Direction::Outbound {
+            let arrival = peer.arrival;
+            let error = crate::vocabulary::DialError::Other(String::from("the connection ended at once"));
+            if let Some(known) = peer.book.get_mut(&connection.address) {
+                known.failed(cx.now, error, &cx.config.lifecycle, cx.seed, arrival);
+            }
+        }
+        let who = peer.id;
+        match (before, peer.path()) {
+            // Told when it was asked to close, if it was the last one.
+            (None, None) if !was_up => {}
+            (_, None) => {
+                cx.tell(Notice::PeerDisconnected { peer: who, cause: cause.clone() }, Reason::ConnectionLost);
+            }
+            (Some(from), Some(to)) if from != to => {
+                cx.tell(Notice::PathChanged { peer: who, from, to }, Reason::ConnectionLost);
+            }
+            (_, Some(_)) => {}
+        }
+        if !ours && connection.direction == Direction::Inbound {
+            self.count_drop(cx, slot, connection.since);
+        }
+        self.settle(cx, slot);
+    }
+
+    /// Strikes a connection from the books.
+    pub(super) fn lost(&mut self, slot: Slot, id: ConnectionId) -> Option<Connection> {
+        self.connections.remove(&id);
+        self.closing.retain(|_, connection| *connection != id);
+        let connections = &mut self.peers.at_mut(slot).connections;
+        let at = connections.iter().position(|connection| connection.id == id)?;
+        Some(connections.remove(at))
+    }
+
+    /// A peer that connects and drops in a loop is turned away for a while.
+    fn count_drop(&mut self, cx: &mut Cx<'_>, slot: Slot, since: Time) {
+        let config = &cx.config.lifecycle;
+        if cx.now.since(since) > config.flap_window {
+            return;
+        }
+        let peer = self.peers.at_mut(slot);
+        if cx.now.since(peer.drops_since) > config.flap_window {
+            peer.drops = 0;
+            peer.drops_since = cx.now;
+        }
+        peer.drops = peer.drops.saturating_add(1);
+        if u32::from(peer.drops) < config.flap_limit || peer.is_kept() {
+            return;
+        }
+        let closes = u32::from(core::mem::take(&mut peer.drops));
+        peer.shunned_until = cx.now + config.flap_ban;
+        self.deny(cx, slot, Reason::Flapping { closes });
+        self.distrust(cx, slot, Reason::Flapping { closes });
+    }
+
+    pub(super) fn identified(&mut self, cx: &mut Cx<'_>, id: ConnectionId, identity: &Identity) {
+        let Some(&slot) = self.connections.get(&id) else { return };
+        let capabilities = capabilities_of(identity, &cx.config.protocols);
+        let peer = self.peers.at_mut(slot);
+        if let Some(connection) = peer.connection_mut(id) {
+            connection.alive = cx.now;
+        }
+        let who = peer.id;
+        let first = peer.profile.is_none();
+        let news = peer
+            .profile
+            .as_ref()
+            .is_none_or(|profile| profile.capabilities != capabilities || profile.agent != identity.agent);
+        if news {
+            let agent = identity.agent.clone();
+            peer.profile = Some(alloc::boxed::Box::new(Profile { agent: agent.clone(), capabilities }));
+            let protocols = identity.protocols.clone();
+            let reason = if first { Reason::Introduced } else { Reason::StateChanged };
+            cx.tell(Notice::PeerIdentified { peer: who, agent, protocols }, reason);
+        }
+        let believed: Vec<Address> = identity
+            .addresses
+            .iter()
+            .filter(|address| is_believable(cx.here, Source::Identify, address))
+            .cloned()
+            .collect();
+        self.peers.at_mut(slot).book.untold_all(Source::Identify, &believed);
+        self.learn(cx, Source::Identify, who, &believed, identity.cut);
+
+        let peer = self.peers.at(slot);
+        let ours = capabilities.contains(Capabilities::NETWORK);
+        let dialled = peer.standing().any(|connection| connection.direction == Direction::Outbound);
+        if !ours && dialled && !peer.is_kept() && !peer.standing().any(|connection| connection.for_lookup) {
+            self.peers.at_mut(slot).shunned_until = cx.now + OTHER_NETWORK;
+            self.close_all(cx, slot, &Reason::OtherNetwork);
+        } else if ours && peer.unstored {
+            self.remember(cx, slot, Reason::ConnectionMade);
+        }
+        cx.signal(Signal::Identified(slot));
+        self.settle(cx, slot);
+    }
+
+    pub(super) fn pinged(&mut self, cx: &mut Cx<'_>, id: ConnectionId, result: &Result<Duration, PingError>) {
+        let Some(&slot) = self.connections.get(&id) else { return };
+        let peer = self.peers.at_mut(slot);
+        let Some(connection) = peer.connection_mut(id) else { return };
+        match result {
+            Ok(rtt) => {
+                connection.rtt = Some(*rtt);
+                connection.lost_pings = 0;
+                connection.pongs = connection.pongs.saturating_add(1);
+                connection.alive = cx.now;
+                peer.last_seen = Some(cx.now);
+            }
+            // It answered, if only to say no.
+            Err(PingError::Unsupported) => {
+                connection.pongs = connection.pongs.saturating_add(1);
+                connection.alive = cx.now;
+                peer.last_seen = Some(cx.now);
+            }
+            Err(PingError::TimedOut | PingError::Other(_)) => {
+                connection.lost_pings += 1;
+                if connection.lost_pings >= LOST_PINGS {
+                    self.close(cx, slot, id, Reason::PingsLost);
+                }
+            }
+        }
+        self.settle(cx, slot);
+    }
+
+    pub(super) fn resumed(&mut self, cx: &mut Cx<'_>, asleep: Duration) {
+        if asleep >= LONG_SLEEP {
+            for slot in self.connected.clone() {
+                self.close_all(cx, slot, &Reason::Resumed);
+            }
+        }
+        self.rearm(cx);
+    }
+
+    /// One side closes what is double: the smaller id, or we alone where the other side is no Kinfolk. It keeps the best
+    /// connection, once that has proven itself.
+    pub(super) fn resolve_duplicates(&mut self, cx: &mut Cx<'_>, slot: Slot) {
+        let peer = self.peers.at(slot);
+        if peer.standing().count() < 2 {
+            return;
+        }
+        let alone = peer.profile.as_ref().is_some_and(|profile| !profile.agent.starts_with("kinfolk/"));
+        if cx.local > peer.id && !alone {
+            return;
+        }
+        let Some(best) = peer.best() else { return };
+        if !best.is_proven(cx.now, &cx.config.lifecycle) {
+            return;
+        }
+        let kept = best.id;
+        let others: Vec<(ConnectionId, bool)> = peer
+            .standing()
+            .filter(|connection| connection.id != kept)
+            .map(|connection| (connection.id, connection.address.is_relayed()))
+            .collect();
+        for (other, relayed) in others {
+            let reason = if relayed { Reason::DirectProven { kept } } else { Reason::Duplicate { kept } };
+            self.close(cx, slot, other, reason);
+        }
+    }
+
+    pub(super) fn close_all(&mut self, cx: &mut Cx<'_>, slot: Slot, reason: &Reason) {
+        let standing: Vec<ConnectionId> = self.peers.at(slot).standing().map(|connection| connection.id).collect();
+        for connection in standing {
+            self.close(cx, slot, connection, reason.clone());
+        }
+    }
+
+    /// Has a connection closed. From here on it does not count any more.
+    pub(super) fn close(&mut self, cx: &mut Cx<'_>, slot: Slot, id: ConnectionId, reason: Reason) {
+        let peer = self.peers.at_mut(slot);
+        let who = peer.id;
+        let Some(connection) = peer.connection_mut(id).filter(|connection| connection.closing.is_none()) else {
+            return;
+        };
+        connection.closing = Some(cx.now);
+        let last = !peer.is_connected();
+        let command = cx.command(Action::Close { connection: id, peer: who }, reason.clone());
+        self.closing.insert(command, id);
+        if last && self.connected.contains(&slot) {
+            cx.tell(Notice::PeerDisconnected { peer: who, cause: CloseCause::Ours }, reason);
+        }
+    }
+
+    /// The peers with a connection, for counting.
+    pub(crate) fn connected_count(&self) -> u32 {
+        self.connected.len() as u32
+    }
+
+    pub(crate) fn missing_pinned(&self) -> u32 {
+        self.missing(&self.pinned)
+    }
+
+    pub(crate) fn missing_members(&self) -> u32 {
+        self.missing(&self.members)
+    }
+
+    /// Whether a member is not here, or none is known at all.
+    pub(crate) fn misses_members(&self) -> bool {
+        self.members.is_empty() || self.missing_members() > 0
+    }
+
+    /// Whether any connection stays on this machine.
+    pub(crate) fn has_loopback(&self) -> bool {
+        let local = |connection: &Connection| connection.address.scope().is_some_and(Scope::is_loopback);
+        self.connected.iter().any(|slot| self.peers.at(*slot).standing().any(local))
+    }
+
+    fn missing(&self, of: &BTreeSet<Slot>) -> u32 {
+        of.difference(&self.connected).count() as u32
+    }
+
+    pub(crate) fn pinned_peers(&self) -> Vec<PeerId> {
+        self.pinned.iter().map(|slot| self.peers.at(*slot).id).collect()
+    }
+
+    /// Where the other end of a connection is, and which side began.
+    pub(crate) fn connection(&self, id: ConnectionId) -> Option<(&Peer, &Connection)> {
+        let peer = self.peers.at(*self.connections.get(&id)?);
+        peer.connections.iter().find(|connection| connection.id == id).map(|connection| (peer, connection))
+    }
+}
+
+/// What a peer can do, by what it speaks.
+fn capabilities_of(identity: &Identity, names: &Protocols) -> Capabilities {
+    let mut all = Capabilities::default();
+    if identity.protocol_version == names.identify {
+        all = all.with(Capabilities::NETWORK);
+    }
+    for protocol in &identity.protocols {
+        let one = match protocol.as_str() {
+            name if name == names.kademlia => Capabilities::KADEMLIA.with(Capabilities::NETWORK),
+            "/libp2p/circuit/relay/0.2.0/hop" => Capabilities::RELAY,
+            "/libp2p/circuit/relay/0.2.0/stop" => Capabilities::RELAYED,
+            "/libp2p/dcutr" => Capabilities::PUNCH,
+            "/libp2p/autonat/2/dial-request" => Capabilities::PROBE,
+            "/libp2p/autonat/1.0.0" => Capabilities::PROBE_V1,
+            "/ipfs/ping/1.0.0" => Capabilities::PING,
+            _ => continue,
+        };
+        all = all.with(one);
+    }
+    all
+}

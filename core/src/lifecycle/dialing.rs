@@ -1,0 +1,320 @@
+//! Serving the queue of dials, and what becomes of them.
+
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+use core::{cmp::Reverse, time::Duration};
+
+use super::{
+    Class, PeerLifecycle,
+    dialer::{Dial, Held, Job},
+    discovery::{is_believable, is_usable},
+};
+use crate::{
+    bootstrap::{TargetId, Want},
+    cx::{Cx, Signal, is_silence},
+    jitter::{self, Purpose},
+    peers::Slot,
+    vocabulary::{
+        Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Source,
+        Time, Transport,
+    },
+};
+
+/// Addresses in one dial: the library staggers them, best first.
+const ADDRESSES: usize = 8;
+/// Dials into one network of our own per minute: mDNS is believed more than the internet.
+const NEAR_DIALS: u32 = 64;
+/// A want that the budget does not allow is looked at again after this.
+const OVER_BUDGET: Duration = Duration::from_secs(60);
+
+impl PeerLifecycle {
+    /// Turns wants into dials, as far as slots, budget and limits allow.
+    pub(crate) fn reconcile(&mut self, cx: &mut Cx<'_>, targets: &BTreeMap<TargetId, Want>) {
+        while let Some((class, job)) = self.dialer.next_job(cx.config.lifecycle.dial_slots) {
+            match job {
+                Job::Peer(slot) => self.dial_peer(cx, class, slot),
+                Job::Target(target) => {
+                    if let Some(want) = targets.get(&target) {
+                        self.dial_target(cx, target, want);
+                    }
+                }
+                Job::Ask(request) => {
+                    if let Some(address) = self.asks.address(request) {
+                        self.start(cx, job, class, None, vec![address], Reason::Asked);
+                    }
+                }
+                Job::Held(held) => self.release(cx, held),
+            }
+        }
+    }
+
+    /// The planner wants this target dialled.
+    pub(crate) fn want_target(&mut self, now: Time, target: TargetId) {
+        self.dialer.enqueue(Class::Bootstrap, now, Job::Target(target));
+    }
+
+    fn dial_peer(&mut self, cx: &mut Cx<'_>, class: Class, slot: Slot) {
+        self.peers.at_mut(slot).queued = None;
+        let peer = self.peers.at(slot);
+        let Some((_, reason)) = self.want(cx.now, peer) else { return };
+        let config = &cx.config.lifecycle;
+        let limit = match class {
+            Class::User | Class::Kept | Class::Bootstrap => u32::MAX,
+            Class::Near => config.high_water,
+            Class::Member | Class::Discovery => config.low_water,
+        };
+        let connections = self.connected_count();
+        if connections >= limit {
+            self.defer(cx, slot, cx.now + OVER_BUDGET, Reason::OverBudget { connections, limit });
+            return;
+        }
+
+        let mut due: Vec<(Address, bool, u16)> = peer
+            .book
+            .iter()
+            .filter(|known| known.retry_at <= cx.now && is_usable(cx.here, peer, &known.address, known.sources))
+            .map(|known| (known.address.clone(), known.proven || known.sources.by_hand(), known.failures))
+            .collect();
+        due.sort_by_key(|(address, proven, failures)| {
+            let near = address.host_ip().is_some_and(|ip| cx.here.is_near(ip));
+            let quic = address.transport() == Some(Transport::Quic);
+            (address.is_relayed(), *failures, !near, !proven, !quic, Reverse(address.clone()))
+        });
+        // Direct and relayed are two dials: one dial has one winner.
+        let relayed = due.first().is_some_and(|(address, _, _)| address.is_relayed());
+        due.retain(|(address, _, _)| address.is_relayed() == relayed);
+
+        let attempt = due.iter().map(|(_, _, failures)| u32::from(*failures)).min().unwrap_or(0) + 1;
+        let insistent = class == Class::User || class == Class::Kept || self.isolated_since.is_some();
+        let mut chosen = Vec::new();
+        let mut refused = None;
+        for (address, proven, _) in due {
+            if chosen.len() == ADDRESSES {
+                break;
+            }
+            if !insistent && self.dialer.blackholes.skips(&address, config) {
+                refused.get_or_insert((cx.now + OVER_BUDGET, Reason::NoUsableAddress));
+                continue;
+            }
+            if let Some(ip) = address.host_ip().filter(|_| !proven && class != Class::User) {
+                let limit = if cx.here.is_near(ip) { NEAR_DIALS } else { config.dials_per_network };
+                if let Err(until) = self.dialer.charge(ip, limit, cx.now) {
+                    refused = Some((until, Reason::NetworkLimit));
+                    continue;
+                }
+            }
+            chosen.push(address);
+        }
+        if chosen.is_empty() {
+            let (until, reason) = refused.unwrap_or((cx.now + OVER_BUDGET, Reason::NoUsableAddress));
+            self.defer(cx, slot, until, reason);
+            return;
+        }
+        let reason = if attempt > 1 && class != Class::User { Reason::Retry { attempt } } else { reason };
+        let peer = self.peers.at(slot).id;
+        let id = self.start(cx, Job::Peer(slot), class, Some(peer), chosen, reason);
+        let peer = self.peers.at_mut(slot);
+        peer.dials.push(id);
+        peer.deferred = false;
+        self.settle(cx, slot);
+    }
+
+    fn dial_target(&mut self, cx: &mut Cx<'_>, target: TargetId, want: &Want) {
+        let blocked = |peer: PeerId| self.peers.by_id(&peer).is_some_and(|peer| peer.blocked);
+        if want.peer == Some(cx.local) || want.peer.is_some_and(blocked) {
+            cx.signal(Signal::TargetFailed(target));
+            return;
+        }
+        let addresses: Vec<Address> = want
+            .addresses
+            .iter()
+            .filter(|address| is_believable(cx.here, Source::Configured, address) && !cx.here.is_own(address))
+            .filter(|address| cx.here.is_online() || is_local(address))
+            .cloned()
+            .collect();
+        if addresses.is_empty() {
+            cx.signal(Signal::TargetFailed(target));
+            return;
+        }
+        self.start(cx, Job::Target(target), Class::Bootstrap, want.peer, addresses, want.reason.clone());
+    }
+
+    fn start(
+        &mut self,
+        cx: &mut Cx<'_>,
+        job: Job,
+        class: Class,
+        peer: Option<PeerId>,
+        addresses: Vec<Address>,
+        reason: Reason,
+    ) -> CommandId {
+        let id = cx.command(Action::Dial { peer, addresses: addresses.clone() }, reason.clone());
+        self.dialer.started(id, Dial { job, class, addresses, since: cx.now, reason });
+        id
+    }
+
+    /// Says that a wanted connection will not be tried before `until`, and why.
+    fn defer(&mut self, cx: &mut Cx<'_>, slot: Slot, until: Time, reason: Reason) {
+        let peer = self.peers.at_mut(slot);
+        // Whoever waits for the same limit does not come back at the same moment.
+        let draw = jitter::draw(cx.seed, Purpose::Defer, peer.arrival, cx.now.as_nanos());
+        let until = until + jitter::within(OVER_BUDGET, draw);
+        peer.hold_until = until;
+        let who = peer.id;
+        // Said once, not each minute.
+        if core::mem::replace(&mut peer.deferred, true) {
+            self.settle(cx, slot);
+            return;
+        }
+        cx.tell(Notice::PeerDeferred { peer: who, wait: until.since(cx.now) }, reason);
+        self.settle(cx, slot);
+    }
+
+    pub(super) fn dial_failed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: CommandId,
+        failures: &[(Address, DialError)],
+        error: &DialError,
+    ) {
+        let Some(dial) = self.dialer.ended(id) else { return };
+        let outcomes: Vec<(&Address, &DialError)> = dial
+            .addresses
+            .iter()
+            .map(|address| {
+                let own = failures.iter().find(|(failed, _)| failed == address).map(|(_, error)| error);
+                (address, own.unwrap_or(error))
+            })
+            .collect();
+        // Silence says something about a transport only while something else works.
+        let others_work = self.connected_count() > 0;
+        for (address, error) in &outcomes {
+            if is_silence(error) && others_work {
+                self.dialer.blackholes.failed(address);
+            } else if matches!(error, DialError::ConnectionRefused | DialError::WrongPeer(_)) {
+                self.dialer.blackholes.succeeded(address);
+            }
+        }
+        if let Job::Peer(slot) = dial.job {
+            self.peers.at_mut(slot).dials.retain(|other| *other != id);
+            self.blame(cx, slot, &outcomes);
+        }
+        match dial.job {
+            Job::Peer(slot) => {
+                let words = in_words(&outcomes, error);
+                self.answer_asks(cx, slot, &Err(AskError::Failed(words)));
+                self.settle(cx, slot);
+            }
+            Job::Target(_) | Job::Held(_) => self.settle_job(cx, dial.job, None),
+            Job::Ask(request) => {
+                self.answer_ask(cx, request, Err(AskError::Failed(in_words(&outcomes, error))), &Reason::Asked);
+            }
+        }
+    }
+
+    /// Writes the failures down where they belong and says when the peer is tried again.
+    fn blame(&mut self, cx: &mut Cx<'_>, slot: Slot, outcomes: &[(&Address, &DialError)]) {
+        let mut wrong = None;
+        for (address, error) in outcomes {
+            let peer = self.peers.at_mut(slot);
+            let arrival = peer.arrival;
+            let Some(known) = peer.book.get_mut(address) else { continue };
+            known.failed(cx.now, (*error).clone(), &cx.config.lifecycle, cx.seed, arrival);
+            let by_hand = known.sources.by_hand();
+            if let DialError::WrongPeer(actual) = error {
+                wrong = Some(*actual);
+            }
+            if matches!(error, DialError::WrongPeer(_) | DialError::OwnIdentity) && !by_hand {
+                known.proven = false;
+                peer.book.remove(address);
+            }
+        }
+        if let Some(actual) = wrong {
+            self.distrust(cx, slot, Reason::WrongPeer { actual });
+        }
+        let peer = self.peers.at(slot);
+        let next = peer.book.iter().map(|known| known.retry_at).min().unwrap_or(cx.now);
+        let first = outcomes.first();
+        let reason = Reason::DialFailed {
+            address: first.map(|(address, _)| (*address).clone()),
+            error: first.map_or(DialError::NoAddresses, |(_, error)| (*error).clone()),
+        };
+        let peer = peer.id;
+        cx.tell(Notice::PeerDeferred { peer, wait: next.since(cx.now) }, reason);
+    }
+
+    /// A dial for somebody else than a known peer has ended.
+    pub(super) fn settle_job(&mut self, cx: &mut Cx<'_>, job: Job, reached: Option<(Slot, ConnectionId)>) {
+        match (job, reached) {
+            (Job::Target(target), Some((slot, _))) => {
+                let peer = self.peers.at(slot).id;
+                cx.signal(Signal::TargetConnected(target, peer));
+            }
+            (Job::Target(target), None) => cx.signal(Signal::TargetFailed(target)),
+            (Job::Ask(request), Some((slot, connection))) => self.ask_reached(cx, request, slot, connection),
+            (Job::Ask(request), None) => self.answer_ask(cx, request, Err(AskError::Blocked), &Reason::Blocked),
+            (Job::Peer(_) | Job::Held(_), _) => {}
+        }
+    }
+
+    pub(super) fn dial_held(&mut self, cx: &mut Cx<'_>, id: HeldId, asker: Asker, peer: Option<PeerId>) {
+        let known = peer.and_then(|peer| self.peers.by_id(&peer));
+        let reason = if peer == Some(cx.local) {
+            Some(Reason::OwnIdentity)
+        } else if known.is_some_and(|peer| peer.blocked) {
+            Some(Reason::Blocked)
+        } else if known.is_some_and(|peer| peer.is_shunned(cx.now)) {
+            Some(Reason::NotNeeded)
+        } else {
+            None
+        };
+        let held = Held { asker, peer, since: cx.now, released: false };
+        let full = reason.is_none() && !self.dialer.hold(id, held);
+        let reason = if full {
+            let limit = cx.config.lifecycle.dial_slots;
+            Some(Reason::OverBudget { connections: self.dialer.dialing(), limit })
+        } else {
+            reason
+        };
+        if let Some(reason) = reason {
+            cx.command(Action::Refuse { held: id, peer }, reason);
+        }
+    }
+
+    fn release(&mut self, cx: &mut Cx<'_>, id: HeldId) {
+        let limit = cx.config.lifecycle.high_water;
+        let connections = self.connected_count();
+        if connections >= limit {
+            self.refuse_held(cx, id, Reason::OverBudget { connections, limit });
+        } else if let Some(held) = self.dialer.release(id, cx.now) {
+            let peer = held.peer;
+            let reason = if held.asker == Asker::Application { Reason::Asked } else { Reason::LookUp };
+            cx.command(Action::Release { held: id, peer }, reason);
+        }
+    }
+
+    /// Ends a held dial: refuses it if it still waits; if it was released, nobody counts on it any more.
+    pub(super) fn refuse_held(&mut self, cx: &mut Cx<'_>, id: HeldId, reason: Reason) {
+        if let Some(held) = self.dialer.unhold(id).filter(|held| !held.released) {
+            cx.command(Action::Refuse { held: id, peer: held.peer }, reason);
+        }
+    }
+}
+
+/// Whether an address needs no network but this machine.
+fn is_local(address: &Address) -> bool {
+    address.scope().is_some_and(crate::vocabulary::Scope::is_loopback)
+}
+
+fn in_words(outcomes: &[(&Address, &DialError)], error: &DialError) -> String {
+    if outcomes.is_empty() {
+        return error.to_string();
+    }
+    let each: Vec<String> = outcomes.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    each.join("; ")
+}

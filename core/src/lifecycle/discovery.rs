@@ -1,0 +1,149 @@
+//! What is said about peers, by whom, and what of it is believed.
+
+use super::PeerLifecycle;
+use crate::{
+    cx::{Cx, Here},
+    peers::{Peer, Slot, Sources, Told},
+    vocabulary::{Action, Address, Notice, PeerId, Reason, Scope, Source, StoredPeer, Time},
+};
+
+impl PeerLifecycle {
+    /// `source` says that `peer` is at `addresses`. Returns its slot, if there is one.
+    pub(crate) fn learn(
+        &mut self,
+        cx: &mut Cx<'_>,
+        source: Source,
+        peer: PeerId,
+        addresses: &[Address],
+        cut: u32,
+    ) -> Option<Slot> {
+        let here = cx.here;
+        let mut believed = addresses.iter().filter(|address| is_believable(here, source, address)).peekable();
+        let slot = match self.peers.find(&peer) {
+            Some(slot) => slot,
+            None => {
+                believed.peek()?;
+                self.admit(cx, peer, source)?
+            }
+        };
+        let known = self.peers.at_mut(slot);
+        let (mut ignored, mut news) = (cut, false);
+        for address in believed {
+            match known.book.told(source, address, cx.now, &cx.config.lifecycle) {
+                Told::Again => continue,
+                Told::Known => {}
+                Told::New => known.hold_until = known.hold_until.min(cx.now),
+                Told::Ignored => ignored += 1,
+            }
+            news = true;
+        }
+        if !news && ignored == 0 {
+            return Some(slot);
+        }
+        if ignored > 0 {
+            self.distrust(cx, slot, Reason::TooManyAddresses { ignored });
+        }
+        self.settle(cx, slot);
+        Some(slot)
+    }
+
+    /// `source` no longer says so.
+    pub(crate) fn unlearn(&mut self, cx: &mut Cx<'_>, source: Source, peer: &PeerId, addresses: &[Address]) {
+        let Some(slot) = self.peers.find(peer) else { return };
+        for address in addresses {
+            self.peers.at_mut(slot).book.untold(source, address);
+        }
+        self.settle(cx, slot);
+    }
+
+    /// It is said to belong to our network.
+    pub(crate) fn mark_member(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
+        if let Some(slot) = self.admit(cx, peer, Source::Kademlia) {
+            self.peers.at_mut(slot).member = true;
+            self.settle(cx, slot);
+        }
+    }
+
+    /// What an earlier run knew.
+    pub(super) fn recall(&mut self, cx: &mut Cx<'_>, stored: &StoredPeer) {
+        let Some(slot) = self.admit(cx, stored.peer, Source::Store) else { return };
+        let peer = self.peers.at_mut(slot);
+        peer.pinned |= stored.pinned;
+        for told in &stored.addresses {
+            let source = if told.source == Source::Manual { Source::Manual } else { Source::Store };
+            if !is_believable(cx.here, source, &told.address) {
+                continue;
+            }
+            peer.manual |= source == Source::Manual;
+            peer.book.told(source, &told.address, cx.now, &cx.config.lifecycle);
+            if let Some(known) = peer.book.get_mut(&told.address) {
+                known.proven |= told.proven;
+            }
+        }
+        if stored.blocked {
+            self.block(cx, slot);
+        }
+        self.settle(cx, slot);
+    }
+
+    pub(super) fn deny(&mut self, cx: &mut Cx<'_>, slot: Slot, reason: Reason) {
+        let peer = self.peers.at_mut(slot);
+        if !peer.denied {
+            peer.denied = true;
+            let peer = peer.id;
+            cx.command(Action::Deny { peer }, reason);
+        }
+    }
+
+    /// Says, at most once a minute and peer, that something was not taken.
+    pub(super) fn distrust(&mut self, cx: &mut Cx<'_>, slot: Slot, reason: Reason) {
+        let peer = self.peers.at_mut(slot);
+        let said = peer.distrusted > Time::ZERO && peer.distrusted + cx.config.lifecycle.flap_window > cx.now;
+        if !said {
+            peer.distrusted = cx.now;
+            let peer = peer.id;
+            cx.tell(Notice::PeerDistrusted { peer }, reason);
+        }
+    }
+}
+
+/// Whether a source can be believed in saying this. People may name anything that can be dialled at all; the home network
+/// speaks only of itself; everyone else only of the internet, so nobody can make us scan our own network.
+pub(crate) fn is_believable(here: &Here, source: Source, address: &Address) -> bool {
+    let by_hand = Sources::one(source).by_hand();
+    match address {
+        Address::Ip { port: 0, .. } | Address::Name { port: 0, .. } => false,
+        Address::Ip { ip, .. } => {
+            let scope = Scope::of(*ip);
+            match source {
+                Source::Manual | Source::Configured | Source::Store => scope.is_dialable(),
+                Source::Mdns => scope.is_dialable() && here.is_near(*ip) && !here.is_own(address) && !is_zoned(address),
+                Source::Kademlia | Source::Signal | Source::Identify => scope.is_global(),
+                Source::Inbound => false,
+            }
+        }
+        Address::Name { .. } | Address::DnsAddr(_) => by_hand || source == Source::Store,
+        Address::Relayed(_) | Address::Other(_) => by_hand,
+    }
+}
+
+/// An IPv6 link-local address says nothing without its interface, which multiaddrs of peers don't name.
+fn is_zoned(address: &Address) -> bool {
+    address.host_ip().is_some_and(|ip| ip.is_ipv6() && Scope::of(ip) == Scope::LinkLocal)
+}
+
+/// Whether an address that was believed can be dialled from where this machine is now.
+pub(super) fn is_usable(here: &Here, peer: &Peer, address: &Address, sources: Sources) -> bool {
+    if here.is_own(address) || address.relay() == Some(&peer.id) {
+        return false;
+    }
+    match address {
+        Address::Ip { ip, .. } => {
+            let scope = Scope::of(*ip);
+            let routed = (scope.is_global() || sources.by_hand()) && here.has_route(*ip);
+            scope.is_loopback() || here.is_near(*ip) || routed
+        }
+        Address::Name { .. } | Address::DnsAddr(_) => here.is_online(),
+        Address::Relayed(_) | Address::Other(_) => true,
+    }
+}

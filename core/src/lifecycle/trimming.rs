@@ -1,0 +1,66 @@
+//! Keeping the number of connected peers within the budget.
+
+use alloc::vec::Vec;
+use core::{cmp::Reverse, time::Duration};
+
+use super::PeerLifecycle;
+use crate::{
+    cx::Cx,
+    peers::{Peer, Slot},
+    view::Capabilities,
+    vocabulary::{Reason, Source, Time},
+};
+
+/// A new peer is given this long to show what it is worth, unless the budget is far exceeded.
+const GRACE: Duration = Duration::from_secs(20);
+/// A peer that was trimmed is not dialled for this long.
+const PAUSE: Duration = Duration::from_secs(60);
+
+impl PeerLifecycle {
+    /// Above the high water mark, closes the least useful peers down to the low one. Never: pinned, asked for, syncing,
+    /// or protected by the application.
+    pub(super) fn trim(&mut self, cx: &mut Cx<'_>) {
+        let config = &cx.config.lifecycle;
+        let connections = self.connected_count();
+        if connections <= config.high_water {
+            return;
+        }
+        let flooded = connections > config.high_water + config.dial_slots;
+        let ripe = |peer: &Peer| flooded || connected_since(peer) + GRACE <= cx.now;
+        let mut spare: Vec<Slot> = self
+            .connected
+            .iter()
+            .copied()
+            .filter(|slot| {
+                let peer = self.peers.at(*slot);
+                !peer.is_protected() && ripe(peer)
+            })
+            .collect();
+        spare.sort_by_key(|slot| {
+            let peer = self.peers.at(*slot);
+            (worth(peer), Reverse(connected_since(peer)), *slot)
+        });
+        let surplus = connections - config.low_water;
+        for slot in spare.into_iter().take(surplus as usize) {
+            let peer = self.peers.at_mut(slot);
+            peer.hold_until = peer.hold_until.max(cx.now + PAUSE);
+            self.close_all(cx, slot, &Reason::OverBudget { connections, limit: config.high_water });
+            self.settle(cx, slot);
+        }
+    }
+}
+
+/// How useful a peer is, the least useful first. Among equals the newest goes: a flood then only displaces itself.
+fn worth(peer: &Peer) -> u8 {
+    let capabilities = peer.capabilities();
+    let near = peer.book.has_source(Source::Mdns);
+    u8::from(capabilities.contains(Capabilities::NETWORK))
+        + u8::from(capabilities.contains(Capabilities::KADEMLIA))
+        + 2 * u8::from(near)
+        + 2 * u8::from(peer.member)
+        + 4 * u8::from(peer.bootstrap || peer.manual)
+}
+
+fn connected_since(peer: &Peer) -> Time {
+    peer.standing().map(|connection| connection.since).min().unwrap_or(Time::MAX)
+}

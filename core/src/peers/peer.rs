@@ -1,0 +1,232 @@
+use alloc::{boxed::Box, string::String, vec::Vec};
+use core::time::Duration;
+
+use super::Book;
+use crate::{
+    lifecycle::{Class, State},
+    view::Capabilities,
+    vocabulary::{Address, CommandId, ConnectionId, Direction, LifecycleConfig, Path, PeerId, Scope, Time, Transport},
+};
+
+/// All that is known of a peer. About 250 bytes, and about 90 for each address.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    /// Running number of its arrival: what jitter is keyed by.
+    pub(crate) arrival: u64,
+    pub(crate) state: State,
+    pub(crate) since: Time,
+    pub(crate) book: Book,
+    pub(crate) connections: Vec<Connection>,
+    /// Dials of the core under way.
+    pub(crate) dials: Vec<CommandId>,
+    pub(crate) profile: Option<Box<Profile>>,
+    pub(crate) last_seen: Option<Time>,
+    pub(crate) sync: Option<Box<Sync>>,
+    /// Not dialled before, whatever its addresses say.
+    pub(crate) hold_until: Time,
+    /// Neither dialled nor believed until then: it misbehaved.
+    pub(crate) shunned_until: Time,
+    /// The shell turns it away.
+    pub(crate) denied: bool,
+    /// When something it said was last refused aloud; `Time::ZERO` for never.
+    pub(crate) distrusted: Time,
+    /// Connections that it dropped lately, and since when they are counted.
+    pub(crate) drops: u16,
+    pub(crate) drops_since: Time,
+    /// Its place in the queue of dials.
+    pub(crate) queued: Option<(Class, Time)>,
+    /// Its timers, kept by the table; `Time::MAX` for none.
+    pub(crate) wake_soon: Time,
+    pub(crate) wake_later: Time,
+    /// Users' requests that wait for a connection.
+    pub(crate) asks: u16,
+
+    pub(crate) pinned: bool,
+    /// Pinned by the settings: can't be forgotten at run time.
+    pub(crate) pinned_by_settings: bool,
+    /// A user named it by hand.
+    pub(crate) manual: bool,
+    pub(crate) blocked: bool,
+    pub(crate) protected: bool,
+    /// Said to belong to the network.
+    pub(crate) member: bool,
+    /// A bootstrap peer.
+    pub(crate) bootstrap: bool,
+    /// A user wants no connection to it.
+    pub(crate) held_off: bool,
+    pub(crate) ever_connected: bool,
+    /// Put into the routing table.
+    pub(crate) routed: bool,
+    /// It was said that it is not dialled for now, and why.
+    pub(crate) deferred: bool,
+    /// What the store remembers of it is out of date.
+    pub(crate) unstored: bool,
+}
+
+/// What a peer said of itself.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Profile {
+    pub(crate) agent: String,
+    pub(crate) capabilities: Capabilities,
+}
+
+/// The application's data flow with a peer.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Sync {
+    pub(crate) position: Option<u64>,
+    pub(crate) pending: u32,
+    /// Over when nothing is reported by then.
+    pub(crate) until: Time,
+}
+
+/// A connection that stands.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) direction: Direction,
+    pub(crate) address: Address,
+    pub(crate) since: Time,
+    /// The last sign of life.
+    pub(crate) alive: Time,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) pongs: u16,
+    pub(crate) lost_pings: u8,
+    /// Since when it is asked to be closed; it counts no more.
+    pub(crate) closing: Option<Time>,
+    /// It is there for a look-up only.
+    pub(crate) for_lookup: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, arrival: u64, now: Time) -> Self {
+        Self {
+            id,
+            arrival,
+            state: State::Discovered,
+            since: now,
+            book: Book::default(),
+            connections: Vec::new(),
+            dials: Vec::new(),
+            profile: None,
+            last_seen: None,
+            sync: None,
+            hold_until: Time::ZERO,
+            shunned_until: Time::ZERO,
+            denied: false,
+            distrusted: Time::ZERO,
+            drops: 0,
+            drops_since: now,
+            queued: None,
+            wake_soon: Time::MAX,
+            wake_later: Time::MAX,
+            asks: 0,
+            pinned: false,
+            pinned_by_settings: false,
+            manual: false,
+            blocked: false,
+            protected: false,
+            member: false,
+            bootstrap: false,
+            held_off: false,
+            ever_connected: false,
+            routed: false,
+            deferred: false,
+            unstored: false,
+        }
+    }
+
+    /// Somebody here wants it kept, whether it is there or not.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.pinned || self.manual || self.blocked || self.protected || self.bootstrap || self.asks > 0
+    }
+
+    /// Its connections are never trimmed.
+    pub(crate) fn is_protected(&self) -> bool {
+        self.pinned || self.protected || self.asks > 0 || self.is_syncing()
+    }
+
+    pub(crate) fn is_syncing(&self) -> bool {
+        self.sync.as_ref().is_some_and(|sync| sync.pending > 0)
+    }
+
+    pub(crate) fn is_shunned(&self, now: Time) -> bool {
+        self.shunned_until > now
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.profile.as_ref().map(|profile| profile.capabilities).unwrap_or_default()
+    }
+
+    /// Connections that are not about to be closed.
+    pub(crate) fn standing(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().filter(|connection| connection.closing.is_none())
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.standing().next().is_some()
+    }
+
+    /// The connection that everything goes over: direct before relayed, QUIC before TCP, the older one.
+    pub(crate) fn best(&self) -> Option<&Connection> {
+        self.standing().min_by_key(|connection| connection.rank())
+    }
+
+    pub(crate) fn path(&self) -> Option<Path> {
+        self.best().map(Connection::path)
+    }
+
+    pub(crate) fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|connection| connection.id == id)
+    }
+
+    /// The state that follows from what stands.
+    pub(crate) fn derived_state(&self) -> State {
+        if self.is_connected() {
+            match &self.profile {
+                Some(_) if self.is_syncing() => State::Syncing,
+                Some(_) => State::Identified,
+                None => State::Connected,
+            }
+        } else if !self.dials.is_empty() {
+            State::Dialing
+        } else if self.ever_connected {
+            State::Disconnected
+        } else {
+            State::Discovered
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn path(&self) -> Path {
+        let transport = self.address.transport();
+        match &self.address {
+            Address::Relayed(circuit) => Path::Relayed { relay: circuit.relay },
+            Address::Ip { ip, .. } if !Scope::of(*ip).is_global() => Path::Local { transport },
+            Address::Ip { .. } | Address::Name { .. } | Address::DnsAddr(_) | Address::Other(_) => {
+                Path::Direct { transport }
+            }
+        }
+    }
+
+    /// When it has stood long enough to be relied on: punched TCP connections were seen to die after 10 s.
+    pub(crate) fn proof_due(&self, config: &LifecycleConfig) -> Time {
+        let quic = self.address.transport() == Some(Transport::Quic);
+        self.since + if quic { config.proof_quic } else { config.proof_tcp }
+    }
+
+    pub(crate) fn is_proven(&self, now: Time, config: &LifecycleConfig) -> bool {
+        self.pongs >= 2 && self.proof_due(config) <= now
+    }
+
+    /// Smaller is better.
+    fn rank(&self) -> (bool, bool, Time, ConnectionId) {
+        let quic = self.address.transport() == Some(Transport::Quic);
+        (self.address.is_relayed(), !quic, self.since, self.id)
+    }
+}

@@ -1,0 +1,22 @@
+//! From the API's shapes to text for people. Pure functions: what is shown depends on nothing but what is given.
+//!
+//! Whatever came from other peers is cleaned before it is shown: a name must not move the cursor or change colours.
+
+mod bootstrap;
+mod events;
+mod peers;
+mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+mod why;
+
+pub(crate) use self::{
+    bootstrap::bootstrap,
+    events::Narrator,
+    peers::{peer, peers},
+    status::{status, trace},
+    text::{bytes, count},
+    why::why,
+};

@@ -1,0 +1,22 @@
+//! The reasons of the last decisions.
+
+use kinfolk::plain_text;
+use kinfolk_shell::api::types::WhyEntry;
+
+use super::text::span;
+
+/// `kinfolk why`: oldest first, as one reads a story. `clock` turns seconds since 1970 into the time of day.
+pub(crate) fn why(entries: &[WhyEntry], clock: impl Fn(u64) -> String) -> String {
+    if entries.is_empty() {
+        return "nothing was decided about it so far\n".to_owned();
+    }
+    entries
+        .iter()
+        .map(|entry| {
+            let times = if entry.times > 1 { format!(" ({} times)", entry.times) } else { String::new() };
+            let ago = span(entry.ago_s);
+            let (action, because) = (plain_text(&entry.action), plain_text(&entry.because));
+            format!("{}  {ago:>10} ago  {action}, because {because}{times}\n", clock(entry.at_unix))
+        })
+        .collect()
+}

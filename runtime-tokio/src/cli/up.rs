@@ -1,0 +1,160 @@
+//! `kinfolk up`: a node in the foreground, and what happens to it as lines.
+
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use kinfolk::{Fed, NoBehaviour, Node, Running, StartError, config::Settings};
+use kinfolk_core::{Address, Scope};
+use kinfolk_shell::api::types::EventLine;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+
+use super::{
+    clock::{now_unix_ms, time_of_day},
+    failure::{Exit, Failure},
+    out::Out,
+    render::Narrator,
+};
+
+/// After this long without a better address, those that only this machine can use are told.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// No person says it twice within this time.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
+/// The exit code of a node that was told twice to end: 128 + SIGINT, as shells have it.
+const KILLED: i32 = 130;
+
+/// Starts a node and tells what happens, until a signal ends it.
+pub(super) async fn up(settings: Settings, out: Out) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let running = Node::builder().settings(&settings).start().await.map_err(failed)?;
+    let told = tell(&running, &settings, &mut signals, out).await;
+    tokio::select! {
+        () = running.shutdown() => {}
+        () = signals.again() => std::process::exit(KILLED),
+    }
+    told?;
+    say(out, "stopped", "the node has ended", serde_json::json!({}))
+}
+
+/// Prints events until a signal comes.
+async fn tell(
+    running: &Running<NoBehaviour>,
+    settings: &Settings,
+    signals: &mut Signals,
+    out: Out,
+) -> Result<(), Failure> {
+    let mut events = running.events();
+    let mut narrator = Narrator::new(running.peer_id());
+    greet(running, settings, out)?;
+    warn(running, out)?;
+    let mut settle = Box::pin(sleep(if only_here(&settings.config.listen) { Duration::ZERO } else { SETTLE }));
+    let mut settled = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = signals.next() => return Ok(()),
+            event = events.next() => match event {
+                None => return Err(Failure::failed("the node has ended by itself; `--log info` may tell why")),
+                Some(Fed::Lost(lost)) if out.json => out.object(&EventLine::lagged(now_unix_ms(), lost))?,
+                Some(Fed::Lost(lost)) => out.line(&stamped(now_unix_ms(), &format!("{lost} events were lost: too many at once")))?,
+                Some(Fed::Item(told)) => {
+                    let because = told.because.to_string();
+                    if out.json {
+                        out.object(&EventLine::of(told.at_unix_ms, &told.notice, because))?;
+                    } else if let Some(text) = narrator.tell(&told.notice, &because) {
+                        out.line(&stamped(told.at_unix_ms, &text))?;
+                    }
+                }
+            },
+            () = &mut settle, if !settled => {
+                settled = true;
+                for text in narrator.settle() {
+                    if !out.json {
+                        out.line(&stamped(now_unix_ms(), &text))?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The first lines: who this is.
+fn greet(running: &Running<NoBehaviour>, settings: &Settings, out: Out) -> Result<(), Failure> {
+    let (peer, config, folder) = (running.peer_id(), &settings.config, settings.host.data_dir.display());
+    if out.json {
+        let detail = serde_json::json!({
+            "peer": peer,
+            "agent": kinfolk::AGENT,
+            "network": config.network,
+            "role": config.role,
+            "data_dir": folder.to_string(),
+            "api_socket": settings.host.api_socket.display().to_string(),
+            "pid": std::process::id(),
+        });
+        return say(out, "started", "the node has started", detail);
+    }
+    out.line(&format!("{}, network {}, data in {folder}\npeer id {peer}", kinfolk::AGENT, config.network))
+}
+
+/// What the user should know about this start.
+fn warn(running: &Running<NoBehaviour>, out: Out) -> Result<(), Failure> {
+    running.warnings().iter().try_for_each(|warning| say(out, "warning", warning, serde_json::json!({})))
+}
+
+/// A line that is no notice of the core.
+fn say(out: Out, event: &str, text: &str, detail: serde_json::Value) -> Result<(), Failure> {
+    let at_unix_ms = now_unix_ms();
+    if !out.json {
+        return out.line(&stamped(at_unix_ms, text));
+    }
+    let (event, text, because) = (event.to_owned(), text.to_owned(), String::new());
+    out.object(&EventLine { at_unix_ms, event, peer: None, text, because, detail })
+}
+
+fn stamped(at_unix_ms: u64, text: &str) -> String {
+    format!("{}  {text}", time_of_day(at_unix_ms))
+}
+
+/// Whether the settings ask for nothing but this machine.
+fn only_here(listen: &[Address]) -> bool {
+    listen.iter().all(|address| address.scope() == Some(Scope::Loopback))
+}
+
+fn failed(error: StartError) -> Failure {
+    match error {
+        StartError::NodeRunning(_) => Failure::new(Exit::NodeRunning, "node_running", error),
+        StartError::Settings(_) => Failure::new(Exit::BadInput, "bad_settings", error),
+        StartError::Failed(_) => Failure::failed(error),
+    }
+}
+
+/// Ctrl-C, and what a service manager or a closing terminal sends.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("can't listen for signals: {error}")));
+        Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
+    }
+
+    /// Another one after the first. What comes at the same time is the first once more: `timeout` and some service
+    /// managers send theirs to the process and to its group.
+    async fn again(&mut self) {
+        sleep(SAME_SIGNAL).await;
+        while self.next().now_or_never().is_some() {}
+        self.next().await;
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A node, put together: data folder, identity, store, recorder, interfaces, local API and driver around a world.
+//!
+//! Two steps, since a world needs the identity: [`prepare`] does what can fail on this machine, [`Prepared::drive`] joins
+//! it with the world. Both need a tokio runtime, for the local API and for the word of interfaces.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, channel::oneshot, future::select, stream};
+use futures_timer::Delay;
+use kinfolk_core::{Interfaces, PeerId, Started, StoredPeer, ValidConfig};
+
+use crate::{
+    api::server::{Api, ApiError, SOCKET},
+    clock::{self, Clock},
+    data_dir::{DataDir, DataDirError},
+    driver::{Driver, Setup, World},
+    feed::Feed,
+    handle::Handle,
+    identity::{Identity, IdentityError},
+    interfaces,
+    store::{self, Store, StoreError},
+    trace::{Recorder, TraceLimits},
+};
+
+/// How long answers of the local API that are under way may take at shutdown.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// The core's settings.
+    pub config: ValidConfig,
+    /// Program and version, as other peers see it: `kinfolk/0.1.0`.
+    pub agent: String,
+    /// Where it keeps what it must not forget.
+    pub place: Place,
+}
+
+/// Where a node keeps what it must not forget.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Nowhere: a new identity that knows nobody, no trace, no local API.
+    Memory,
+    /// In a folder.
+    Folder(Folder),
+}
+
+/// A node's folder.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Folder {
+    /// Where; made if it does not exist.
+    pub path: PathBuf,
+    /// The local API's socket; default `api.sock` in the folder.
+    pub api_socket: PathBuf,
+    /// How much is recorded.
+    pub trace: TraceLimits,
+}
+
+/// Why a node does not start. The text says where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The peer store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+/// A node that is ready to be joined with its world.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Who it is; the world needs the key.
+    pub identity: Identity,
+    /// What the user should know, in whole sentences.
+    pub warnings: Vec<String>,
+    config: ValidConfig,
+    agent: String,
+    interfaces: Interfaces,
+    on_disk: Option<OnDisk>,
+}
+
+#[derive(Debug)]
+struct OnDisk {
+    data_dir: DataDir,
+    store: Store,
+    peers: Vec<StoredPeer>,
+    recorder: Option<Recorder>,
+    api: Api,
+}
+
+impl Folder {
+    /// With everything else as by default.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { api_socket: path.join(SOCKET), path, trace: TraceLimits::default() }
+    }
+}
+
+/// Takes the folder, and opens everything in it.
+///
+/// # Errors
+/// When another node has the folder, or a file in it can't be used. Nothing is lost or half-written then.
+pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
+    let NodeSettings { config, agent, place } = settings;
+    let interfaces = interfaces::read();
+    let Place::Folder(folder) = place else {
+        let identity = Identity::generate();
+        return Ok(Prepared { identity, warnings: vec![], config, agent, interfaces, on_disk: None });
+    };
+    let data_dir = DataDir::open(folder.path)?;
+    let path = data_dir.path();
+    let identity = Identity::load_or_create(path)?;
+    let opened = Store::open(path, clock::unix_secs())?;
+    let mut warnings: Vec<String> = identity.warning.iter().chain(&opened.warning).cloned().collect();
+    let recorder = record(path, identity.peer, folder.trace, &mut warnings);
+    let api = Api::listen(folder.api_socket)?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let on_disk = Some(OnDisk { store: opened.store, peers: opened.peers, recorder, api, data_dir });
+    Ok(Prepared { identity, warnings, config, agent, interfaces, on_disk })
+}
+
+/// A node that can't record still is a node.
+fn record(path: &Path, node: PeerId, limits: TraceLimits, warnings: &mut Vec<String>) -> Option<Recorder> {
+    match Recorder::open(path, node, limits) {
+        Ok(recorder) => Some(recorder),
+        Err(error) => {
+            let folder = path.join(crate::trace::FOLDER);
+            warnings.push(format!("can't use {} ({error}), so nothing is recorded", folder.display()));
+            None
+        }
+    }
+}
+
+impl Prepared {
+    /// The local API's socket, if there is one.
+    pub fn api_socket(&self) -> Option<&Path> {
+        self.on_disk.as_ref().map(|on_disk| on_disk.api.path())
+    }
+
+    /// Joins it with its world: the node's life, which is to be spawned, the way to it, and what the application's
+    /// behaviour says.
+    ///
+    /// The life ends with [`crate::handle::Control::shutdown`]; when that returns, everything is on disk and the folder
+    /// is free for another node. A life that is dropped frees it too, but may lose the last second's finds.
+    pub fn drive<W: World>(self, world: W) -> (impl Future<Output = ()>, Handle<W::App>, Feed<W::AppEvent>) {
+        let started = Started {
+            config: self.config,
+            local: self.identity.peer,
+            // The hasher of each run is keyed by the operating system.
+            seed: RandomState::new().hash_one(self.identity.peer),
+            unix_time: clock::unix_secs(),
+            interfaces: self.interfaces.clone(),
+        };
+        let (store, peers, recorder, data_dir, api) = match self.on_disk {
+            Some(OnDisk { data_dir, store, peers, recorder, api }) => {
+                (Some(store), peers, recorder, Some(data_dir), Some(api))
+            }
+            None => (None, vec![], None, None, None),
+        };
+        let remembered = stream::iter(store::frames(peers));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ended, end) = oneshot::channel::<()>();
+        let setup = Setup {
+            started,
+            agent: self.agent,
+            data_dir: data_dir.as_ref().map(|data_dir| data_dir.path().display().to_string()),
+            clock: Clock::start(),
+            inputs: remembered.chain(interfaces::changes(self.interfaces)).boxed(),
+            store,
+            recorder,
+            finish: async move {
+                drop(stop);
+                // An error means that it has ended as well.
+                select(end, Delay::new(LAST_ANSWERS)).await;
+                drop(data_dir);
+            }
+            .boxed(),
+        };
+        let (driver, handle, app_events) = Driver::new(world, setup);
+        let control = handle.control().clone();
+        let life = async move {
+            match api {
+                Some(api) => {
+                    tokio::spawn(async move {
+                        api.serve(control, stopped.map(|_| ())).await;
+                        drop(ended);
+                    });
+                }
+                None => drop(ended),
+            }
+            driver.run().await;
+        };
+        (life, handle, app_events)
+    }
+}

@@ -1,0 +1,727 @@
+//! The peer store: what the node remembers across restarts, in SQLite (`peers.sqlite` in the data folder).
+//!
+//! The driver never waits for the disk: [`Store`] keeps what is to be written, one entry per peer, and a thread of its
+//! own writes it in batches, at the latest a second later. What a user said by hand (pinned, blocked, manual addresses)
+//! is written at once and synced, and whoever asked for it is answered when that is done. A process killed at any
+//! point loses at most the last batch; a power cut may lose some more of what can be found again.
+//!
+//! A damaged file is set aside as `peers.damaged-<unix time>`, and the node goes on with an empty one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, Permissions},
+    io, mem,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures::channel::oneshot;
+use kinfolk_core::{Event, PeerId, Source, StoredAddress, StoredPeer};
+use rusqlite::{Connection, ErrorCode, Transaction, params};
+use serde::{Deserialize, de::value::StrDeserializer};
+
+/// The name of the file.
+pub const FILE: &str = "peers.sqlite";
+
+/// Peers in one `Event::StoreLoaded`.
+pub const FRAME: usize = 32;
+
+/// What can be found again is written at the latest this long after.
+const BATCH_TIME: Duration = Duration::from_secs(1);
+
+/// So many peers are written at once, without waiting for more.
+const BATCH: usize = 64;
+
+/// After a failed write (disk full), the next try.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// One entry per version of the schema: what leads to it from the one before.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE peers (
+        peer BLOB NOT NULL PRIMARY KEY,
+        pinned INTEGER NOT NULL,
+        blocked INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE addresses (
+        peer BLOB NOT NULL REFERENCES peers ON DELETE CASCADE,
+        place INTEGER NOT NULL,
+        address TEXT NOT NULL,
+        source TEXT NOT NULL,
+        proven INTEGER NOT NULL,
+        PRIMARY KEY (peer, place)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The peer store of a running node. Dropping it ends the thread after the last batch.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// A store that was opened, and what was in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// What it remembers.
+    pub peers: Vec<StoredPeer>,
+    /// What the user should know, if anything.
+    pub warning: Option<String>,
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Written by a later version of this program.
+    #[error(
+        "{} was written by a newer version of Kinfolk (its format is {found}, this program knows {MINE}); use that \
+         version, or move the file away",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// It can't be opened, and not because it is damaged.
+    #[error("can't open the peer store {}: {source}", path.display())]
+    Sql {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The file system says no.
+    #[error("can't {doing} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+const MINE: i64 = MIGRATIONS.len() as i64;
+
+#[derive(Debug)]
+struct Shared {
+    todo: Mutex<Todo>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Todo {
+    /// What is to be written; `None`: forget. One entry per peer, so this is bounded by the core's table.
+    peers: BTreeMap<PeerId, Option<StoredPeer>>,
+    /// Something a user said is among them.
+    urgent: bool,
+    /// Something a user said is just being written.
+    writing: bool,
+    /// To be called when all of `peers` is on disk.
+    then: Vec<Box<dyn FnOnce() + Send>>,
+    /// Peers about whom a user said something: what comes next about them is urgent too.
+    by_hand: BTreeSet<PeerId>,
+    close: Option<oneshot::Sender<()>>,
+    closed: bool,
+    error: Option<String>,
+}
+
+impl Store {
+    /// Opens the store of a data folder, and makes it if need be.
+    ///
+    /// # Errors
+    /// When it is another version's, or the file system says no. A damaged store is no error, but a warning.
+    pub fn open(folder: &Path, unix_time: u64) -> Result<Opened, StoreError> {
+        let path = folder.join(FILE);
+        let (connection, peers, warning) = match open(&path) {
+            Ok((connection, peers)) => (connection, peers, None),
+            Err(StoreError::Sql { source, .. }) if is_damage(&source) => {
+                let aside = set_aside(&path, unix_time)?;
+                let (connection, peers) = open(&path)?;
+                let warning = format!(
+                    "the peer store was damaged ({source}) and is set aside as {}; peers are found anew, but those pinned \
+                     or blocked by hand have to be named again",
+                    aside.display()
+                );
+                (connection, peers, Some(warning))
+            }
+            Err(error) => return Err(error),
+        };
+        let by_hand = peers.iter().filter(|stored| is_by_hand(stored)).map(|stored| stored.peer).collect();
+        let todo = Mutex::new(Todo { by_hand, ..Todo::default() });
+        let shared = Arc::new(Shared { todo, changed: Condvar::new() });
+        let writer = Writer { connection, shared: Arc::clone(&shared) };
+        thread::Builder::new()
+            .name("kinfolk-store".into())
+            .spawn(move || writer.run())
+            .map_err(|source| StoreError::Io { doing: "start a thread for", path, source })?;
+        Ok(Opened { store: Self { shared }, peers, warning })
+    }
+
+    /// Remembers a peer, in place of what was remembered about it. Never waits.
+    pub fn remember(&self, stored: StoredPeer) {
+        self.put(stored.peer, Some(stored));
+    }
+
+    /// Forgets a peer. Never waits.
+    pub fn forget(&self, peer: PeerId) {
+        self.put(peer, None);
+    }
+
+    /// Calls `then` when everything that a user said so far is on disk: at once, when nothing such waits.
+    pub fn then(&self, then: impl FnOnce() + Send + 'static) {
+        let mut todo = self.shared.lock();
+        if (todo.urgent || todo.writing) && !todo.closed {
+            todo.then.push(Box::new(then));
+        } else {
+            drop(todo);
+            then();
+        }
+    }
+
+    /// The last write's error, if it failed. It is tried again.
+    pub fn error(&self) -> Option<String> {
+        self.shared.lock().error.clone()
+    }
+
+    /// Writes what is left, and ends. Done when the future is.
+    pub async fn close(self) {
+        let (sender, done) = oneshot::channel();
+        self.shared.lock().close = Some(sender);
+        self.shared.changed.notify_one();
+        // The thread is gone without a word only if it could not write.
+        let _ = done.await;
+    }
+
+    fn put(&self, peer: PeerId, stored: Option<StoredPeer>) {
+        let mut todo = self.shared.lock();
+        let was = todo.by_hand.contains(&peer);
+        let is = stored.as_ref().is_some_and(is_by_hand);
+        if is {
+            todo.by_hand.insert(peer);
+        } else if was {
+            todo.by_hand.remove(&peer);
+        }
+        todo.urgent |= was || is;
+        todo.peers.insert(peer, stored);
+        let wake = todo.urgent || todo.peers.len() == 1 || todo.peers.len() >= BATCH;
+        drop(todo);
+        if wake {
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let mut todo = self.shared.lock();
+        if todo.close.is_none() {
+            let (sender, _) = oneshot::channel();
+            todo.close = Some(sender);
+        }
+        drop(todo);
+        self.shared.changed.notify_one();
+    }
+}
+
+/// What the store remembers, as events for the core.
+pub fn frames(peers: Vec<StoredPeer>) -> Vec<Event> {
+    let mut frames: Vec<Vec<StoredPeer>> = vec![];
+    for (at, peer) in peers.into_iter().enumerate() {
+        if at % FRAME == 0 {
+            frames.push(Vec::with_capacity(FRAME));
+        }
+        if let Some(frame) = frames.last_mut() {
+            frame.push(peer);
+        }
+    }
+    if frames.is_empty() {
+        frames.push(vec![]);
+    }
+    let last = frames.len() - 1;
+    frames.into_iter().enumerate().map(|(at, peers)| Event::StoreLoaded { peers, last: at == last }).collect()
+}
+
+fn is_by_hand(stored: &StoredPeer) -> bool {
+    stored.pinned || stored.blocked || stored.addresses.iter().any(|known| known.source == Source::Manual)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Todo> {
+        // Nothing in here leaves it half changed.
+        self.todo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Todo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Todo").field("peers", &self.peers.len()).field("urgent", &self.urgent).finish_non_exhaustive()
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut failed = false;
+        loop {
+            let mut batch = self.wait(failed);
+            match self.write(&batch) {
+                Ok(()) => {
+                    failed = false;
+                    let mut todo = self.shared.lock();
+                    todo.writing = false;
+                    todo.error = None;
+                    drop(todo);
+                    for then in batch.then.drain(..) {
+                        then();
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't write the peer store; trying again");
+                    failed = true;
+                    self.put_back(&mut batch, &error);
+                }
+            }
+            if let Some(done) = batch.close {
+                self.end(done);
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until there is something to write, and takes it.
+    fn wait(&self, failed: bool) -> Todo {
+        let mut todo = self.shared.lock();
+        let mut since = None;
+        let started = Instant::now();
+        loop {
+            let rest = if failed {
+                RETRY.saturating_sub(started.elapsed())
+            } else if todo.urgent || !todo.then.is_empty() || todo.peers.len() >= BATCH {
+                Duration::ZERO
+            } else if todo.peers.is_empty() {
+                Duration::MAX
+            } else {
+                BATCH_TIME.saturating_sub(since.get_or_insert_with(Instant::now).elapsed())
+            };
+            if rest.is_zero() || todo.close.is_some() {
+                todo.writing = todo.urgent;
+                return Todo {
+                    peers: mem::take(&mut todo.peers),
+                    urgent: mem::take(&mut todo.urgent),
+                    then: mem::take(&mut todo.then),
+                    close: todo.close.take(),
+                    ..Todo::default()
+                };
+            }
+            todo = if rest == Duration::MAX {
+                self.shared.changed.wait(todo).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.shared.changed.wait_timeout(todo, rest).unwrap_or_else(PoisonError::into_inner).0
+            };
+        }
+    }
+
+    fn write(&mut self, batch: &Todo) -> rusqlite::Result<()> {
+        if batch.peers.is_empty() {
+            return Ok(());
+        }
+        // In a WAL, NORMAL keeps the file sound through power cuts, and FULL also keeps this very batch.
+        self.connection.pragma_update(None, "synchronous", if batch.urgent { "FULL" } else { "NORMAL" })?;
+        let transaction = self.connection.transaction()?;
+        for (peer, stored) in &batch.peers {
+            match stored {
+                Some(stored) => replace(&transaction, stored)?,
+                None => remove(&transaction, peer)?,
+            }
+        }
+        transaction.commit()
+    }
+
+    /// What could not be written is to be written still, unless newer word came. Whoever waits for it waits no longer:
+    /// the node knows, only the disk does not.
+    fn put_back(&self, batch: &mut Todo, error: &rusqlite::Error) {
+        let mut todo = self.shared.lock();
+        for (peer, stored) in mem::take(&mut batch.peers) {
+            todo.peers.entry(peer).or_insert(stored);
+        }
+        todo.writing = false;
+        todo.urgent |= batch.urgent;
+        todo.error = Some(error.to_string());
+        drop(todo);
+        for then in batch.then.drain(..) {
+            then();
+        }
+    }
+
+    fn end(self, done: oneshot::Sender<()>) {
+        let then = {
+            let mut todo = self.shared.lock();
+            todo.closed = true;
+            mem::take(&mut todo.then)
+        };
+        for then in then {
+            then();
+        }
+        if let Err((_, error)) = self.connection.close() {
+            tracing::warn!(%error, "can't close the peer store");
+        }
+        // Nobody may be waiting.
+        let _ = done.send(());
+    }
+}
+
+fn replace(transaction: &Transaction<'_>, stored: &StoredPeer) -> rusqlite::Result<()> {
+    remove(transaction, &stored.peer)?;
+    let id = stored.peer.as_bytes();
+    transaction.prepare_cached("INSERT INTO peers (peer, pinned, blocked) VALUES (?1, ?2, ?3)")?.execute(params![
+        id,
+        stored.pinned,
+        stored.blocked
+    ])?;
+    let mut insert = transaction
+        .prepare_cached("INSERT INTO addresses (peer, place, address, source, proven) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for (place, known) in (0_i64..).zip(&stored.addresses) {
+        insert.execute(params![id, place, known.address.to_string(), source_name(known.source), known.proven])?;
+    }
+    Ok(())
+}
+
+fn remove(transaction: &Transaction<'_>, peer: &PeerId) -> rusqlite::Result<()> {
+    transaction.prepare_cached("DELETE FROM peers WHERE peer = ?1")?.execute(params![peer.as_bytes()])?;
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
+    let sql = |source| StoreError::Sql { path: path.to_path_buf(), source };
+    let mut connection = Connection::open(path).map_err(sql)?;
+    // SQLite makes its other files with the mode of this one.
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| StoreError::Io {
+        doing: "close to other users",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+    if version > MINE {
+        return Err(StoreError::Newer { path: path.to_path_buf(), found: version });
+    }
+    prepare(&mut connection, version).map_err(sql)?;
+    let peers = load(&connection).map_err(sql)?;
+    Ok((connection, peers))
+}
+
+fn prepare(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Of 1 KiB each: little memory is enough for so small a store.
+    connection.pragma_update(None, "cache_size", -512)?;
+    connection.pragma_update(None, "journal_size_limit", 1 << 20)?;
+    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if check != "ok" {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(code, Some(check)));
+    }
+    for (at, migration) in (1_i64..).zip(MIGRATIONS).filter(|(at, _)| *at > version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", at)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
+    let mut all: BTreeMap<Vec<u8>, (bool, bool, Vec<StoredAddress>)> = BTreeMap::new();
+    let mut peers = connection.prepare("SELECT peer, pinned, blocked FROM peers")?;
+    let mut rows = peers.query([])?;
+    while let Some(row) = rows.next()? {
+        all.insert(row.get(0)?, (row.get(1)?, row.get(2)?, vec![]));
+    }
+    let mut unread = 0_u32;
+    let mut addresses =
+        connection.prepare("SELECT peer, address, source, proven FROM addresses ORDER BY peer, place")?;
+    let mut rows = addresses.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, address, source): (Vec<u8>, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        match (all.get_mut(&id), address.parse(), source_of(&source)) {
+            (Some((.., known)), Ok(address), Some(source)) => {
+                known.push(StoredAddress { address, source, proven: row.get(3)? });
+            }
+            _ => unread += 1,
+        }
+    }
+    let mut found = Vec::with_capacity(all.len());
+    for (id, (pinned, blocked, addresses)) in all {
+        match PeerId::from_bytes(&id) {
+            Ok(peer) => found.push(StoredPeer { peer, pinned, blocked, addresses }),
+            Err(_) => unread += 1,
+        }
+    }
+    if unread > 0 {
+        tracing::warn!(unread, "rows of the peer store make no sense and are passed over");
+    }
+    Ok(found)
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    if let rusqlite::Error::SqliteFailure(failure, _) = error {
+        // `Unknown` is "no such table" in a file that claims our version. The other codes are about the file system.
+        return matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown);
+    }
+    // "No such table" again, and values of another kind than their STRICT columns allow.
+    matches!(
+        error,
+        rusqlite::Error::SqlInputError { .. }
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
+}
+
+fn set_aside(path: &Path, unix_time: u64) -> Result<PathBuf, StoreError> {
+    let io = |doing, path: &Path, source| StoreError::Io { doing, path: path.to_path_buf(), source };
+    let with = |path: &Path, end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = (0..)
+        .map(|again| {
+            let again = if again == 0 { String::new() } else { format!("-{again}") };
+            path.with_file_name(format!("peers.damaged-{unix_time}{again}"))
+        })
+        .find(|aside| !aside.exists())
+        .unwrap_or_else(|| path.with_extension("damaged"));
+    fs::rename(path, &aside).map_err(|error| io("set aside", path, error))?;
+    for end in ["-wal", "-shm"] {
+        match fs::rename(with(path, end), with(&aside, end)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io("set aside", &with(path, end), error)),
+        }
+    }
+    Ok(aside)
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Mdns => "mdns",
+        Source::Kademlia => "kademlia",
+        Source::Signal => "signal",
+        Source::Manual => "manual",
+        Source::Configured => "configured",
+        Source::Identify => "identify",
+        Source::Store => "store",
+        Source::Inbound => "inbound",
+    }
+}
+
+/// The names are those of the traces.
+fn source_of(name: &str) -> Option<Source> {
+    Source::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures::executor::block_on;
+    use kinfolk_core::Address;
+
+    use super::*;
+
+    fn peer(number: u32) -> PeerId {
+        let mut bytes = vec![0x12, 0x20];
+        bytes.extend(number.to_be_bytes());
+        bytes.resize(34, 0);
+        PeerId::from_bytes(&bytes).unwrap()
+    }
+
+    fn stored(number: u32, pinned: bool) -> StoredPeer {
+        let address = |port, source| StoredAddress {
+            address: format!("/ip4/192.0.2.1/tcp/{port}").parse::<Address>().unwrap(),
+            source,
+            proven: port == 2,
+        };
+        let addresses = vec![address(2, Source::Mdns), address(1, Source::Identify)];
+        StoredPeer { peer: peer(number), pinned, blocked: false, addresses }
+    }
+
+    fn reopened(folder: &Path) -> Vec<StoredPeer> {
+        let opened = Store::open(folder, 0).unwrap();
+        assert_eq!(opened.warning, None);
+        block_on(opened.store.close());
+        opened.peers
+    }
+
+    #[test]
+    fn what_was_remembered_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Store::open(folder.path(), 0).unwrap();
+        assert_eq!((opened.peers.len(), opened.warning), (0, None));
+        for number in 0..100 {
+            opened.store.remember(stored(number, number == 3));
+        }
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+        }
+        let moved = StoredPeer { addresses: vec![], ..stored(5, true) };
+        opened.store.remember(moved.clone());
+        opened.store.forget(peer(6));
+        block_on(opened.store.close());
+
+        let peers = reopened(folder.path());
+        assert_eq!(peers.len(), 99);
+        assert_eq!(peers[4], stored(4, false));
+        assert_eq!(peers[5], moved);
+        assert_eq!(peers[3], stored(3, true));
+        assert!(peers.iter().all(|stored| stored.peer != peer(6)));
+    }
+
+    #[test]
+    fn every_source_has_a_name_that_is_read_back() {
+        for source in [
+            Source::Mdns,
+            Source::Kademlia,
+            Source::Signal,
+            Source::Manual,
+            Source::Configured,
+            Source::Identify,
+            Source::Store,
+            Source::Inbound,
+        ] {
+            assert_eq!(source_of(source_name(source)), Some(source));
+        }
+        assert_eq!(source_of("hearsay"), None);
+    }
+
+    #[test]
+    fn what_a_user_said_is_on_disk_when_the_answer_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Store::open(folder.path(), 0).unwrap();
+        let (sender, answered) = mpsc::channel();
+        opened.store.remember(stored(1, true));
+        opened.store.remember(stored(2, false));
+        opened.store.then(move || sender.send(()).unwrap());
+        answered.recv().unwrap();
+        // As another process would see it that looks now, with the first killed.
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        assert_eq!(reopened(copy.path()), [stored(1, true), stored(2, false)]);
+
+        // Undoing it is urgent too.
+        let (sender, answered) = mpsc::channel();
+        opened.store.forget(peer(1));
+        opened.store.then(move || sender.send(()).unwrap());
+        answered.recv().unwrap();
+        drop(opened);
+    }
+
+    #[test]
+    fn with_nothing_to_wait_for_the_answer_comes_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Store::open(folder.path(), 0).unwrap();
+        opened.store.remember(stored(1, false));
+        let (sender, answered) = mpsc::channel();
+        opened.store.then(move || sender.send(()).unwrap());
+        answered.try_recv().unwrap();
+    }
+
+    #[test]
+    fn a_damaged_store_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Store::open(folder.path(), 0).unwrap();
+        for number in 0..500 {
+            opened.store.remember(stored(number, false));
+        }
+        block_on(opened.store.close());
+        let path = folder.path().join(FILE);
+        let whole = fs::read(&path).unwrap();
+
+        let mut overwritten = whole.clone();
+        overwritten[4_096..12_000].fill(0xa5);
+        let no_tables = {
+            let empty = folder.path().join("empty");
+            let connection = Connection::open(&empty).unwrap();
+            connection.pragma_update(None, "user_version", MINE).unwrap();
+            connection.close().unwrap();
+            fs::read(&empty).unwrap()
+        };
+        for (unix_time, damage) in [
+            (1, overwritten),
+            (2, whole[..whole.len() / 2].to_vec()),
+            (3, b"not a database at all".repeat(300)),
+            (4, no_tables),
+        ] {
+            fs::write(&path, &damage).unwrap();
+            let opened = Store::open(folder.path(), unix_time).unwrap();
+            let warning = opened.warning.unwrap();
+            assert!(warning.contains(&format!("peers.damaged-{unix_time}")), "{warning}");
+            assert_eq!(opened.peers, []);
+            opened.store.remember(stored(1, false));
+            block_on(opened.store.close());
+            assert_eq!(reopened(folder.path()), [stored(1, false)]);
+            assert_eq!(fs::read(folder.path().join(format!("peers.damaged-{unix_time}"))).unwrap().len(), damage.len());
+        }
+    }
+
+    #[test]
+    fn a_newer_store_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "user_version", MINE + 1).unwrap();
+        connection.close().unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = Store::open(folder.path(), 0).unwrap_err().to_string();
+        assert!(error.contains("newer version"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn rows_without_sense_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Store::open(folder.path(), 0).unwrap();
+        opened.store.remember(stored(1, false));
+        block_on(opened.store.close());
+        let connection = Connection::open(folder.path().join(FILE)).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO peers VALUES (x'0102', 0, 0); UPDATE addresses SET address = 'home' WHERE place = 0",
+            )
+            .unwrap();
+        connection.close().unwrap();
+        let peers = reopened(folder.path());
+        assert_eq!((peers.len(), peers[0].addresses.len()), (1, 1));
+    }
+
+    #[test]
+    fn frames_are_small_and_the_last_is_marked() {
+        let count = |peers: u32| {
+            let frames = frames((0..peers).map(|number| stored(number, false)).collect());
+            let count = |event: &Event| {
+                let Event::StoreLoaded { peers, last } = event else { panic!("{event:?}") };
+                (peers.len(), *last)
+            };
+            frames.iter().map(count).collect::<Vec<_>>()
+        };
+        assert_eq!(count(0), [(0, true)]);
+        assert_eq!(count(32), [(32, true)]);
+        assert_eq!(count(33), [(32, false), (1, true)]);
+    }
+}

@@ -1,0 +1,124 @@
+use kinfolk_core::{Action, DialError, Event, Notice};
+
+macro_rules! kinds {
+    ($(#[$doc:meta])* $all:ident, $(#[$fn_doc:meta])* $of:ident($type:ty) { $($pattern:pat => $name:literal,)* }) => {
+        $(#[$doc])*
+        pub const $all: &[&str] = &[$($name),*];
+
+        $(#[$fn_doc])*
+        pub const fn $of(of: &$type) -> &'static str {
+            match of {
+                $($pattern => $name,)*
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The kinds of events, as they are called in a trace.
+    EVENTS,
+    /// An event's kind.
+    event_kind(Event) {
+        Event::Wake => "wake",
+        Event::Started(_) => "started",
+        Event::Configured(_) => "configured",
+        Event::StoreLoaded { .. } => "store_loaded",
+        Event::Asked { .. } => "asked",
+        Event::Interfaces(_) => "interfaces",
+        Event::WallClock { .. } => "wall_clock",
+        Event::Resumed { .. } => "resumed",
+        Event::Listening { .. } => "listening",
+        Event::ListenAddressGone { .. } => "listen_address_gone",
+        Event::ListenFailed { .. } => "listen_failed",
+        Event::Found { .. } => "found",
+        Event::Lost { .. } => "lost",
+        Event::OwnIdentitySeen { .. } => "own_identity_seen",
+        Event::Connected { .. } => "connected",
+        Event::Disconnected { .. } => "disconnected",
+        Event::DialFailed { .. } => "dial_failed",
+        Event::InboundFailed { .. } => "inbound_failed",
+        Event::DialHeld { .. } => "dial_held",
+        Event::HeldFailed { .. } => "held_failed",
+        Event::Identified { .. } => "identified",
+        Event::IdentifyFailed { .. } => "identify_failed",
+        Event::Pinged { .. } => "pinged",
+        Event::Candidate { .. } => "candidate",
+        Event::Confirmed { .. } => "confirmed",
+        Event::Unconfirmed { .. } => "unconfirmed",
+        Event::Routed { .. } => "routed",
+        Event::QueryFound { .. } => "query_found",
+        Event::QueryEnded { .. } => "query_ended",
+        Event::Refused { .. } => "refused",
+    }
+}
+
+kinds! {
+    /// The kinds of commands, as they are called in a trace.
+    COMMANDS,
+    /// A command's kind.
+    command_kind(Action) {
+        Action::Dial { .. } => "dial",
+        Action::Close { .. } => "close",
+        Action::Release { .. } => "release",
+        Action::Refuse { .. } => "refuse",
+        Action::Deny { .. } => "deny",
+        Action::Admit { .. } => "admit",
+        Action::Listen { .. } => "listen",
+        Action::Advertise { .. } => "advertise",
+        Action::Withdraw { .. } => "withdraw",
+        Action::PushIdentity => "push_identity",
+        Action::SetKademliaServer { .. } => "set_kademlia_server",
+        Action::Route { .. } => "route",
+        Action::Unroute { .. } => "unroute",
+        Action::Query(_) => "query",
+        Action::CancelQuery { .. } => "cancel_query",
+        Action::Remember(_) => "remember",
+        Action::Forget { .. } => "forget",
+        Action::Answer { .. } => "answer",
+        Action::Tell(_) => "tell",
+    }
+}
+
+kinds! {
+    /// The kinds of notices (the command `tell`), as they are called in a trace.
+    NOTICES,
+    /// A notice's kind.
+    notice_kind(Notice) {
+        Notice::PeerDiscovered { .. } => "peer_discovered",
+        Notice::PeerConnected { .. } => "peer_connected",
+        Notice::PeerIdentified { .. } => "peer_identified",
+        Notice::PathChanged { .. } => "path_changed",
+        Notice::PeerSyncing { .. } => "peer_syncing",
+        Notice::PeerSynced { .. } => "peer_synced",
+        Notice::PeerDisconnected { .. } => "peer_disconnected",
+        Notice::PeerExpired { .. } => "peer_expired",
+        Notice::PeerDeferred { .. } => "peer_deferred",
+        Notice::PeerDistrusted { .. } => "peer_distrusted",
+        Notice::OwnIdentitySeen { .. } => "own_identity_seen",
+        Notice::Listening { .. } => "listening",
+        Notice::NotListening { .. } => "not_listening",
+        Notice::PortTaken { .. } => "port_taken",
+        Notice::HealthChanged { .. } => "health_changed",
+        Notice::ReachabilityChanged { .. } => "reachability_changed",
+        Notice::BootstrapFailed { .. } => "bootstrap_failed",
+    }
+}
+
+/// How a dial failed, as it is called in a trace.
+pub const fn dial_error_kind(error: &DialError) -> &'static str {
+    match error {
+        DialError::ConnectionRefused => "connection_refused",
+        DialError::TimedOut => "timed_out",
+        DialError::Unreachable => "unreachable",
+        DialError::NameNotFound => "name_not_found",
+        DialError::WrongPeer(_) => "wrong_peer",
+        DialError::OwnIdentity => "own_identity",
+        DialError::Handshake => "handshake",
+        DialError::Unsupported => "unsupported",
+        DialError::NoAddresses => "no_addresses",
+        DialError::Limit => "limit",
+        DialError::Denied => "denied",
+        DialError::Cancelled => "cancelled",
+        DialError::Other(_) => "other",
+    }
+}
