@@ -20,6 +20,7 @@ use super::{
     gate::{Gate, Limits},
     governed::Governed,
     ids,
+    pings::Pings,
     shelf::Shelf,
     twin::Twin,
 };
@@ -33,7 +34,7 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     /// The first field: it is asked first.
     pub(super) gate: Gate,
     pub(super) identify: Governed<identify::Behaviour>,
-    pub(super) ping: ping::Behaviour,
+    pub(super) ping: Pings,
     pub(super) kad: Governed<kad::Behaviour<Shelf>>,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
@@ -102,7 +103,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         Ok(Self {
             gate,
             identify: Governed::new(identify(key, settings), everything, Box::new(|_, _| false)),
-            ping: ping::Behaviour::new(
+            ping: Pings::new(
                 ping::Config::new().with_interval(settings.ping_interval).with_timeout(settings.ping_timeout),
             ),
             kad: Governed::new(

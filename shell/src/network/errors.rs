@@ -91,10 +91,18 @@ pub(super) fn of_ping(error: &ping::Failure) -> PingError {
         ping::Failure::Unsupported => PingError::Unsupported,
         ping::Failure::Other { error } => {
             let error: &(dyn Error + 'static) = error.as_ref();
-            match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-                Some(io::ErrorKind::TimedOut) => PingError::TimedOut,
-                _ => PingError::Other(text(error)),
+            let mut at = Some(error);
+            while let Some(within) = at {
+                // Negotiated lazily, it shows only when the stream is used.
+                if within.is::<NegotiationError>() {
+                    return PingError::Unsupported;
+                }
+                if within.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                    return PingError::TimedOut;
+                }
+                at = inside(within);
             }
+            PingError::Other(text(error))
         }
     }
 }

@@ -18,6 +18,7 @@ mod governed;
 mod guard;
 pub mod ids;
 mod kademlia;
+mod pings;
 mod record;
 mod repeats;
 mod shelf;
@@ -79,8 +80,9 @@ pub struct NetworkSettings {
     pub quic_idle: Duration,
     /// How often each connection is pinged; default 15 s.
     pub ping_interval: Duration,
-    /// A ping without answer fails after this; default 10 s. The library forgives the first failure, so a cut link shows
-    /// after at most twice interval and time-out: 50 s.
+    /// A ping without answer fails after this; default 16 s: other rust-libp2p programs answer over QUIC as late as
+    /// their own next ping, which is 15 s. The library forgives the first failure, so a cut link shows after at most
+    /// twice interval and time-out: 62 s.
     pub ping_timeout: Duration,
     /// Streams that may be open on one connection; default 256. Bounds Yamux at 256 KiB each.
     pub streams: u32,
@@ -99,7 +101,7 @@ impl NetworkSettings {
             quic_keep_alive: Duration::from_secs(25),
             quic_idle: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
-            ping_timeout: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(16),
             streams: 256,
             stream_window: 1 << 20,
             connection_window: 4 << 20,
@@ -171,6 +173,8 @@ struct Connection {
     peer: CorePeerId,
     identity: Option<(kinfolk_core::Identity, Instant)>,
     pace: Pace,
+    /// It does not speak ping, and the core knows.
+    mute: bool,
 }
 
 struct Dial {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, time::Instant};
 
 use kinfolk_core::{
     Address, Asker, CloseCause, ConnectionId as CoreConnectionId, DialError, Direction, Event, HeldId, Identity,
-    ListenError, ListenerId as CoreListenerId, Origin, Source, network_of,
+    ListenError, ListenerId as CoreListenerId, Origin, PingError, Source, network_of,
 };
 use libp2p::{
     Multiaddr, PeerId,
@@ -104,10 +104,14 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             }
             BehaviourEvent::Ping(ping::Event { peer, connection, result }) => {
-                if let Some(connection) = self.number(connection) {
-                    let result = result.map_err(|error| errors::of_ping(&error));
-                    self.tell(Event::Pinged { connection, peer: peer_to_core(peer), result });
+                let Some(known) = self.connections.get_mut(&connection) else { return };
+                let result = result.map_err(|error| errors::of_ping(&error));
+                // Tried again and again, but told once.
+                if result == Err(PingError::Unsupported) && std::mem::replace(&mut known.mute, true) {
+                    return self.counters.count("pings.unsupported");
                 }
+                let connection = CoreConnectionId(known.number);
+                self.tell(Event::Pinged { connection, peer: peer_to_core(peer), result });
             }
             BehaviourEvent::Kad(said) => {
                 if let Some(event) = self.on_said(Asker::Kademlia, said) {
@@ -212,7 +216,8 @@ impl<A: NetworkBehaviour> Network<A> {
         self.last_connection += 1;
         let number = self.last_connection;
         let known = peer_to_core(peer);
-        let connection = Connection { number, peer: known, identity: None, pace: Pace::new(Instant::now()) };
+        let connection =
+            Connection { number, peer: known, identity: None, pace: Pace::new(Instant::now()), mute: false };
         self.connections.insert(id, connection);
         self.by_number.insert(number, id);
         self.tell(Event::Connected {
@@ -454,8 +459,9 @@ fn is_loopback(address: &Multiaddr) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test looks for one event among all")]
 mod tests {
-    use kinfolk_core::{Config, PingError};
+    use kinfolk_core::Config;
     use libp2p::{Transport, core::transport::dummy::DummyTransport, identity::Keypair, swarm::dummy};
 
     use super::*;
@@ -490,7 +496,7 @@ mod tests {
         found.extend(mdns(b, &["/ip4/192.168.1.8/udp/4001/quic-v1"]));
         found.extend(mdns(a, &["/ip4/192.168.1.7/udp/4001/quic-v1"]));
         network.on_found(found);
-        let mut expected = vec![
+        let mut expected = [
             (a, vec!["/ip4/192.168.1.7/tcp/4001", "/ip4/192.168.1.7/udp/4001/quic-v1"]),
             (b, vec!["/ip4/192.168.1.8/udp/4001/quic-v1"]),
         ];
@@ -540,8 +546,8 @@ mod tests {
         let lost: usize = told(&mut network)
             .iter()
             .map(|event| match event {
-                Event::Lost { addresses, .. } if addresses.len() <= MAX_ADDRESSES => addresses.len(),
-                other => panic!("{other:?}"),
+                Event::Lost { addresses, .. } => addresses.len(),
+                _ => panic!("{event:?}"),
             })
             .sum();
         assert_eq!(lost, 40);

@@ -126,16 +126,14 @@ impl<A: NetworkBehaviour> Peer<A> {
         Some(found)
     }
 
-    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> bool {
-        let mut some = false;
+    /// Takes in all that has happened. What is only counted comes as no event.
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) {
         while let Poll::Ready(Some(happened)) = Pin::new(&mut self.network).poll_next(cx) {
-            some = true;
             match happened {
                 Happened::Core(event) => self.events.push_back(event),
                 Happened::App(event) => self.app_events.push_back(event),
             }
         }
-        some
     }
 }
 
@@ -155,18 +153,10 @@ pub(crate) async fn until<A: NetworkBehaviour, T>(
     what: &str,
     mut done: impl FnMut(&mut [&mut Peer<A>]) -> Option<T>,
 ) -> T {
-    let run = async {
-        loop {
-            if let Some(done) = done(peers) {
-                return done;
-            }
-            future::poll_fn(|cx| {
-                let busy = peers.iter_mut().filter_map(|peer| peer.poll(cx).then_some(())).count();
-                if busy > 0 { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-        }
-    };
+    let run = future::poll_fn(|cx| {
+        peers.iter_mut().for_each(|peer| peer.poll(cx));
+        done(peers).map_or(Poll::Pending, Poll::Ready)
+    });
     match tokio::time::timeout(PATIENCE, run).await {
         Ok(done) => done,
         Err(_) => {

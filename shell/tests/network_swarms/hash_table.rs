@@ -121,7 +121,7 @@ async fn after_a_restart_with_the_clock_set_back_a_record_can_still_be_replaced(
     connect(&mut before, &mut s, &at).await;
     route(&mut before, &s, &at).await;
     // Each of these is at least a second ahead of the one before, so the last one's clock is ahead of ours.
-    for port in 1..=30 {
+    for port in 1..=60 {
         ask(&mut [&mut s, &mut before], 1, Query::Publish { addresses: addresses(port) }).await.1.unwrap();
     }
     drop(before);
@@ -131,18 +131,18 @@ async fn after_a_restart_with_the_clock_set_back_a_record_can_still_be_replaced(
     connect(&mut after, &mut s, &at).await;
     route(&mut after, &s, &at).await;
     let all = &mut [&mut s, &mut after];
-    ask(all, 1, Query::Publish { addresses: addresses(31) }).await.1.unwrap();
+    ask(all, 1, Query::Publish { addresses: addresses(61) }).await.1.unwrap();
     assert_eq!(all[0].network.counters().get("refused.old_records"), 1);
     let (found, _) = ask(all, 1, Query::Record { peer: own }).await;
-    assert_eq!(found.last(), Some(&(own, addresses(30))), "the server has the old one");
-    ask(all, 1, Query::Publish { addresses: addresses(32) }).await.1.unwrap();
+    assert_eq!(found.last(), Some(&(own, addresses(60))), "the server has the old one");
+    ask(all, 1, Query::Publish { addresses: addresses(62) }).await.1.unwrap();
     assert_eq!(all[0].network.counters().get("refused.old_records"), 1);
 
     let mut b = in_memory();
     connect(&mut b, &mut s, &at).await;
     route(&mut b, &s, &at).await;
     let (found, _) = ask(&mut [&mut s, &mut b], 1, Query::Record { peer: own }).await;
-    assert_eq!(found, [(own, addresses(32))]);
+    assert_eq!(found, [(own, addresses(62))]);
 }
 
 #[tokio::test]

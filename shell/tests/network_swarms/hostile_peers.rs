@@ -13,6 +13,7 @@ use libp2p::{
     swarm::{self, NetworkBehaviour, SwarmEvent},
     yamux,
 };
+use libp2p_swarm_test::SwarmExt;
 
 use crate::{
     harness::{connect, failed, in_memory, in_memory_with, peer, until, wait},
@@ -51,12 +52,8 @@ async fn rogue_listens(rogue: &mut Swarm<Rogue>) -> Address {
     }
 }
 
-fn let_loose(mut rogue: Swarm<Rogue>) {
-    tokio::spawn(async move {
-        loop {
-            rogue.select_next_some().await;
-        }
-    });
+fn let_loose(rogue: Swarm<Rogue>) {
+    tokio::spawn(rogue.loop_on_next());
 }
 
 fn key_of(peer: &PeerId) -> kad::RecordKey {
@@ -159,6 +156,31 @@ async fn a_lying_server_is_not_believed() {
         assert_eq!(ended, Ok((2, 0)));
         assert_eq!(found.last(), Some(&(member, vec![home.clone()])), "{found:?}");
     }
+}
+
+#[tokio::test]
+async fn an_older_answer_is_passed_over() {
+    let key = Keypair::generate_ed25519();
+    let member = ids::peer_to_core(key.public().to_peer_id());
+    let old = signed(&key, &["/ip4/45.10.20.66/tcp/1"]);
+    // The one who asks has the newest record itself: that is the first answer.
+    let (mut b, b_at) = server().await;
+    let mut a = in_memory_with(key, swarm::dummy::Behaviour);
+    connect(&mut a, &mut b, &b_at).await;
+    route(&mut a, &b, &b_at).await;
+    let home: Address = "/ip4/45.10.20.1/tcp/4001".parse().unwrap();
+    for _ in 0..2 {
+        ask(&mut [&mut b, &mut a], 1, Query::Publish { addresses: vec![home.clone()] }).await.1.unwrap();
+    }
+    let mut rogue = rogue();
+    let rogue_at = rogue_listens(&mut rogue).await;
+    let peer = ids::peer_to_core(*rogue.local_peer_id());
+    rogue.behaviour_mut().kad.put_record(Record::new(key_of(&member), old), Quorum::One).unwrap();
+    let_loose(rogue);
+    b.run(Action::Route { peer, addresses: vec![rogue_at] });
+    let (found, ended) = ask(&mut [&mut b], 0, Query::Record { peer: member }).await;
+    assert_eq!((found, ended), (vec![(member, vec![home])], Ok((1, 0))));
+    assert_eq!(b.network.counters().get("kademlia.older_answers"), 1);
 }
 
 fn identified(event: &Event) -> Option<Identity> {

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use kinfolk_core::{Action, Event, Identity};
-use libp2p::identity::Keypair;
+use kinfolk_core::{Action, Address, Event, Identity, PeerId, PingError};
+use kinfolk_shell::network::ids;
+use libp2p::{Swarm, Transport, core::upgrade::Version, identity::Keypair, noise, swarm, tcp, yamux};
+use libp2p_swarm_test::SwarmExt;
 
-use crate::harness::{Peer, connect, peer, peer_with, settings, wait};
+use crate::harness::{Peer, connect, peer, peer_with, settings, until, wait};
 
 fn identified(event: &Event) -> Option<Identity> {
     match event {
@@ -76,12 +78,60 @@ async fn pinged(a: &mut Peer, b: &mut Peer) -> Result<Duration, kinfolk_core::Pi
 
 #[tokio::test]
 async fn pings_come_back() {
-    let mut quick = settings();
-    quick.ping_interval = Duration::from_millis(50);
-    let (mut a, mut b) = (peer_with(Keypair::generate_ed25519(), quick), peer());
-    let address = b.listen("/ip4/127.0.0.1/udp/0/quic-v1").await;
-    connect(&mut a, &mut b, &address).await;
-    for _ in 0..3 {
-        assert!(pinged(&mut a, &mut b).await.unwrap() > Duration::ZERO);
+    for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
+        let (mut quick, mut slow) = (settings(), settings());
+        quick.ping_interval = Duration::from_millis(20);
+        quick.ping_timeout = Duration::from_secs(600);
+        // Its own pings would hide that it answers others' only when something else wakes it.
+        slow.ping_interval = Duration::from_secs(600);
+        let new = Keypair::generate_ed25519;
+        let (mut a, mut b) = (peer_with(new(), quick), peer_with(new(), slow));
+        let address = b.listen(listen).await;
+        connect(&mut a, &mut b, &address).await;
+        for _ in 0..8 {
+            assert!(pinged(&mut a, &mut b).await.unwrap() > Duration::ZERO, "{listen}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_nothing_of_this_says_nothing() {
+    let mut quick = settings();
+    quick.ping_interval = Duration::from_millis(20);
+    let mut a = peer_with(Keypair::generate_ed25519(), quick);
+    let at = a.listen("/ip4/127.0.0.1/tcp/0").await;
+    let mute = mute_peer_dials(&at);
+    let failed = |event: &Event| match event {
+        Event::IdentifyFailed { peer, error, .. } => Some((*peer, error.clone())),
+        _ => None,
+    };
+    let (peer, error) = a.wait("no introduction", failed).await;
+    assert_eq!(peer, mute);
+    assert!(!error.is_empty() && error.len() <= 200, "{error}");
+    let unsupported = |event: &Event| match event {
+        Event::Pinged { result: Err(error), .. } => Some(error.clone()),
+        _ => None,
+    };
+    assert_eq!(a.wait("no ping", unsupported).await, PingError::Unsupported);
+    until(&mut [&mut a], "more tries", |peers| {
+        (peers[0].network.counters().get("pings.unsupported") >= 3).then_some(())
+    })
+    .await;
+    assert_eq!(a.take(unsupported), None, "told once");
+}
+
+/// A peer that comes and speaks no protocol at all.
+fn mute_peer_dials(at: &Address) -> PeerId {
+    let key = Keypair::generate_ed25519();
+    let transport = tcp::tokio::Transport::default()
+        .upgrade(Version::V1)
+        .authenticate(noise::Config::new(&key).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
+    let peer = key.public().to_peer_id();
+    let mut swarm = Swarm::new(transport, swarm::dummy::Behaviour, peer, config);
+    swarm.dial(ids::address_to_libp2p(at).unwrap()).unwrap();
+    tokio::spawn(swarm.loop_on_next());
+    ids::peer_to_core(peer)
 }
