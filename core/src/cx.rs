@@ -89,6 +89,11 @@ impl Cx<'_> {
 }
 
 impl Here {
+    /// Whether the event says what is known: a renewed lease is no change of network.
+    pub(crate) fn knows(&self, event: &Event) -> bool {
+        matches!(event, Event::Interfaces(interfaces) if *interfaces == self.interfaces)
+    }
+
     pub(crate) fn absorb(&mut self, event: &Event) {
         if let Event::Interfaces(interfaces) = event {
             self.interfaces = interfaces.clone();

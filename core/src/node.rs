@@ -137,7 +137,7 @@ impl Running {
         if let Event::Configured(config) = event {
             self.config = *config;
             self.configure(now);
-        } else if !event.is_wake() {
+        } else if !event.is_wake() && !self.here.knows(&event) {
             self.here.absorb(&event);
             self.pass(now, &event);
         }

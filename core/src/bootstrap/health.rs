@@ -53,7 +53,7 @@ impl Vigil {
         (self.health, self.since)
     }
 
-    /// The network is another one: begin again.
+    /// The network is another one, or this machine has slept: begin again.
     pub(super) fn rearm(&mut self, now: Time) {
         self.stirred = true;
         self.rounds = 0;
@@ -88,7 +88,12 @@ impl Vigil {
     fn judge(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, has_targets: bool) {
         let after = cx.config.planner.isolated_after;
         let missing = lifecycle.missing_pinned();
-        let (health, reason) = if lifecycle.connected_count() > 0 {
+        // Connections over a pulled cable stand until somebody misses an answer; the cable is pulled all the same.
+        let offline = !cx.here.is_online() && !lifecycle.has_loopback();
+        let (health, reason) = if offline {
+            self.lonely_since.get_or_insert(cx.now);
+            (Health::Offline, Reason::NetworkChanged)
+        } else if lifecycle.connected_count() > 0 {
             self.lonely_since = None;
             self.missing_since = (missing > 0).then(|| self.missing_since.unwrap_or(cx.now));
             match self.missing_since {
@@ -100,9 +105,7 @@ impl Vigil {
         } else {
             let since = *self.lonely_since.get_or_insert(cx.now);
             let nobody = !has_targets && lifecycle.peers.len() == 0;
-            if !cx.here.is_online() {
-                (Health::Offline, Reason::NetworkChanged)
-            } else if since + after > cx.now {
+            if since + after > cx.now {
                 (if self.is_settled_lonely() { Health::Starting } else { self.health }, Reason::ConnectionLost)
             } else if nobody {
                 (Health::Alone, Reason::NoSource)

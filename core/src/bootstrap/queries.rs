@@ -77,6 +77,8 @@ struct Sought {
 const MAX_SOUGHT: usize = 256;
 /// Addresses change in bursts.
 const SETTLING: Duration = Duration::from_secs(1);
+/// Members who start together are there in a moment; after that, later and later.
+const MEMBERS_WAIT: Duration = Duration::from_secs(3);
 const SMALL_TABLE_WAIT: Duration = Duration::from_secs(10);
 const PUBLISH_RETRY: Duration = Duration::from_secs(5);
 const RECORD_WAIT: Duration = Duration::from_secs(30);
@@ -207,10 +209,10 @@ impl Queries {
                 self.random_left = if news == 0 { 0 } else { self.random_left.saturating_sub(1) };
             }
             Kind::Members => {
-                let missing = lifecycle.missing_pinned() > 0 || lifecycle.missing_members() > 0;
+                let missing = lifecycle.missing_pinned() > 0 || lifecycle.misses_members();
                 self.members.misses = if news > 0 { 0 } else { self.members.misses + 1 };
-                let wait = if missing || successes == 0 { config.members } else { config.refresh };
-                self.members.again(now, wait, config.refresh, seed, Purpose::Members, query.0);
+                let longest = if missing || successes == 0 { config.members } else { config.refresh };
+                self.members.again(now, MEMBERS_WAIT, longest, seed, Purpose::Members, query.0);
                 for peer in lifecycle.pinned_peers() {
                     if lifecycle.needs_record(cx, &peer) {
                         self.want_record(now, peer, false);
@@ -222,7 +224,7 @@ impl Queries {
                 self.publish = Schedule::default();
                 self.publish.again(now, config.publish, config.publish, seed, Purpose::Publish, query.0);
                 // Others join when we do: they may be there in a moment.
-                self.members.at = self.members.at.min(now + config.members);
+                self.members = Schedule { at: self.members.at.min(now + MEMBERS_WAIT), misses: 0 };
             }
             Kind::Publish | Kind::Join => {
                 self.join_due = false;

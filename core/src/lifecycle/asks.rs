@@ -255,7 +255,7 @@ impl PeerLifecycle {
     fn sync(&mut self, cx: &mut Cx<'_>, slot: Slot, position: Option<u64>, pending: u32) -> Result<Answer, AskError> {
         let peer = self.peers.at_mut(slot);
         if !peer.is_connected() || peer.profile.is_none() {
-            return Err(AskError::UnknownPeer);
+            return Err(AskError::Incomplete("the peer has to be connected and to have introduced itself".to_owned()));
         }
         let who = peer.id;
         let sync = peer.sync.get_or_insert_with(Box::<Sync>::default);

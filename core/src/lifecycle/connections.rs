@@ -15,7 +15,7 @@ use crate::{
     view::Capabilities,
     vocabulary::{
         Action, Address, Answer, Asker, CloseCause, ConnectionId, Direction, Identity, Notice, Origin, Path, PeerId,
-        PingError, Protocols, Reason, Source, Time,
+        PingError, Protocols, Reason, Scope, Source, Time,
     },
 };
 
@@ -147,6 +147,8 @@ impl PeerLifecycle {
         };
         if let Some(source) = source {
             peer.manual |= source == Source::Manual;
+        }
+        if let Some(source) = source.filter(|source| is_believable(cx.here, *source, address)) {
             peer.book.told(source, address, cx.now, &cx.config.lifecycle);
         }
         let news = peer.book.get_mut(address).map(|known| {
@@ -373,6 +375,17 @@ impl PeerLifecycle {
 
     pub(crate) fn missing_members(&self) -> u32 {
         self.missing(&self.members)
+    }
+
+    /// Whether a member is not here, or none is known at all.
+    pub(crate) fn misses_members(&self) -> bool {
+        self.members.is_empty() || self.missing_members() > 0
+    }
+
+    /// Whether any connection stays on this machine.
+    pub(crate) fn has_loopback(&self) -> bool {
+        let local = |connection: &Connection| connection.address.scope().is_some_and(Scope::is_loopback);
+        self.connected.iter().any(|slot| self.peers.at(*slot).standing().any(local))
     }
 
     fn missing(&self, of: &BTreeSet<Slot>) -> u32 {
