@@ -92,7 +92,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             gate.pin(ids::peer_to_libp2p(&pinned.peer), true);
         }
         let (mdns, twin) = if config.mdns {
-            let mdns = mdns::tokio::Behaviour::new(mdns::Config::default(), local).map_err(NetworkError::Mdns)?;
+            let mdns = mdns::tokio::Behaviour::new(mdns_config(), local).map_err(NetworkError::Mdns)?;
             let twin = Twin::new(local).inspect_err(|error| {
                 tracing::warn!(%error, "another machine with this node's identity will not be noticed by mDNS");
             });
@@ -117,6 +117,13 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             app: Governed::new(app, everything, Box::new(|_, _| true)),
         })
     }
+}
+
+/// The library asks who is there until the first answer, and then every 5 minutes: of ten computers that start at once,
+/// whose packets crowd each other out, two did not see each other in that time. Whoever hears a question or an answer
+/// waits anew, so a network hears one question in half a minute, however many nodes it has.
+fn mdns_config() -> mdns::Config {
+    mdns::Config { query_interval: Duration::from_secs(30), ..mdns::Config::default() }
 }
 
 /// Strangers may fill what the core trims to `high_water`, and a little more, so that trimming and not this wall decides

@@ -10,7 +10,8 @@
 //! another:
 //!
 //! - `dial {address}`: connects
-//! - `flap {address, times}`: connects and drops the connection at once, over and over; says how often it got in
+//! - `flap {address, times}`: connects, and drops the connection once it stands on both sides, over and over; says how
+//!   often it got so far
 //! - `flood {rounds}`: tells everyone connected of 30 new addresses, over and over
 //! - `crowd {peers}`: says by mDNS that so many peers are on the LAN, none of which exists
 //! - `knock {address, times}`: opens TCP connections and never says a word; says how many were opened
@@ -153,7 +154,7 @@ impl Hostile {
                 let mut got_in = 0;
                 for _ in 0..times {
                     if let Ok(peer) = self.dial(address()?).await {
-                        got_in += 1;
+                        got_in += u32::from(self.is_let_in(peer).await);
                         self.hang_up(peer).await;
                     }
                 }
@@ -219,6 +220,21 @@ impl Hostile {
             }
         };
         timeout(LIMIT, answer).await?
+    }
+
+    /// Whether the other side takes the connection for one too: it introduces itself, or hangs up.
+    async fn is_let_in(&mut self, peer: PeerId) -> bool {
+        let introduced = async {
+            while self.swarm.is_connected(&peer) {
+                let event = self.swarm.select_next_some().await;
+                report(&event);
+                if let SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { .. })) = event {
+                    return true;
+                }
+            }
+            false
+        };
+        timeout(LIMIT, introduced).await.unwrap_or(false)
     }
 
     async fn hang_up(&mut self, peer: PeerId) {
