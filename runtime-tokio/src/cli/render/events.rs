@@ -67,6 +67,7 @@ impl Narrator {
             | Notice::PathChanged { .. }
             | Notice::PeerDisconnected { .. }
             | Notice::PeerExpired { .. }
+            | Notice::PeerUnreachable { .. }
             | Notice::PeerDistrusted { .. }
             | Notice::OwnIdentitySeen { .. }
             | Notice::NotListening { .. }
@@ -141,6 +142,7 @@ const fn relay(path: &Path) -> Option<PeerId> {
 fn explained(notice: &Notice) -> bool {
     match notice {
         Notice::PeerDeferred { .. } | Notice::PeerDistrusted { .. } | Notice::PeerExpired { .. } => true,
+        Notice::PeerUnreachable { .. } => true,
         Notice::PathChanged { .. } | Notice::BootstrapFailed { .. } => true,
         Notice::PeerDisconnected { cause, .. } => matches!(cause, CloseCause::Ours),
         Notice::PeerDiscovered { .. }
