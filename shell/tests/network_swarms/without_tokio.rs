@@ -3,7 +3,7 @@ use std::{pin::Pin, rc::Rc, time::Duration};
 use futures::{FutureExt, StreamExt, channel::mpsc};
 use futures_timer::Delay;
 use kinfolk_core::{Action, Address, Command, CommandId, Event, Reason};
-use kinfolk_shell::network::{Happened, Network};
+use kinfolk_shell::{driver::Happened, network::Network};
 use libp2p::{
     Transport,
     core::{transport::MemoryTransport, upgrade::Version},
