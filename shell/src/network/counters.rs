@@ -2,8 +2,19 @@
 
 use std::collections::BTreeMap;
 
-/// Counts by name, from the start of the run. The names are fixed: `identify.sent`, `cut.addresses`,
-/// `refused.records` …; there are a few dozen of them.
+/// Counts by name, from the start of the run. The names are fixed, a few dozen; what is missing was never seen.
+///
+/// | begins with | counts |
+/// |---|---|
+/// | `refused.` | what was turned away: `denied_peers`, `over_limit` (connections), `by_guard` (dials into private networks), `forged_records`, `old_records`, `own_records`, `no_room` (in the hash table), `answers` (forged ones to our questions) |
+/// | `cut.` | what was left out of events: `addresses`, `protocols`, `mdns_peers` |
+/// | `knocks.`, `connections.` | inbound: `connections.knocks` in all, `knocks.failed`, `knocks.own` (we dialled ourselves) |
+/// | `copies.seen` | how often another machine with our identity was met |
+/// | `dials.` | `released`, `refused` and `without_address` (of behaviours), `to_ourselves`, `addresses_failed_before_success` (of dials that succeeded elsewhere) |
+/// | `identify.`, `pings.` | `sent`, `pushed`, `unchanged`, `too_often` (not heeded); `unsupported` |
+/// | `kademlia.` | requests of others (`find_node`, `get_providers`, `get_record`, `add_provider`, `put_record`), `older_answers`, `addresses_pruned` (learnt by reaching a peer, not told to others), `other_queries` (its own, or dropped ones), `not_routed`, `modes` |
+/// | `addresses.`, `listeners.` | what behaviours say of addresses, and listeners of theirs |
+/// | `unknown` | what this version of libp2p should not say |
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Counters(BTreeMap<&'static str, u64>);
 
