@@ -27,8 +27,6 @@ pub(crate) const SHORT_LIVED: Duration = Duration::from_secs(60);
 const REDIAL_WITHIN: Duration = Duration::from_secs(1);
 /// Connections to one peer; any more are closed at once.
 const MAX_CONNECTIONS: usize = 8;
-/// Pings lost in a row that end a connection.
-const LOST_PINGS: u8 = 2;
 /// After a sleep this long the other side has given the connection up.
 const LONG_SLEEP: Duration = Duration::from_secs(60);
 /// A stranger of another network is left alone for this long.
@@ -92,7 +90,6 @@ impl PeerLifecycle {
             alive: now,
             rtt: None,
             pongs: 0,
-            lost_pings: 0,
             closing: None,
             for_lookup,
         });
@@ -308,7 +305,6 @@ impl PeerLifecycle {
         match result {
             Ok(rtt) => {
                 connection.rtt = Some(*rtt);
-                connection.lost_pings = 0;
                 connection.pongs = connection.pongs.saturating_add(1);
                 connection.alive = cx.now;
                 peer.last_seen = Some(cx.now);
@@ -320,10 +316,7 @@ impl PeerLifecycle {
                 peer.last_seen = Some(cx.now);
             }
             Err(PingError::TimedOut | PingError::Other(_)) => {
-                connection.lost_pings = connection.lost_pings.saturating_add(1);
-                if connection.lost_pings >= LOST_PINGS {
-                    self.close(cx, slot, id, Reason::PingsLost);
-                }
+                self.close(cx, slot, id, Reason::PingsLost);
             }
         }
         self.settle(cx, slot);

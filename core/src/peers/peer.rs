@@ -99,7 +99,6 @@ pub(crate) struct Connection {
     pub(crate) alive: Time,
     pub(crate) rtt: Option<Duration>,
     pub(crate) pongs: u16,
-    pub(crate) lost_pings: u8,
     /// Since when it is asked to be closed; it counts no more.
     pub(crate) closing: Option<Time>,
     /// It is there for a look-up only.

@@ -174,7 +174,7 @@ pub enum Event {
         /// What went wrong, in the library's words.
         error: String,
     },
-    /// A ping came back, or did not.
+    /// A ping came back; or pings are lost: the shell reports that only when several in a row were.
     Pinged {
         /// On which connection.
         connection: ConnectionId,
