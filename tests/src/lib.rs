@@ -7,6 +7,10 @@
 //! Tests wait for conditions ([`World::eventually`]), never for time. What a node did is read from its own trace
 //! ([`Trace`]), and [`World::finish`] replays every trace: the core must give the same commands again, to the bit.
 //!
+//! In the environment of the tests: `KINFOLK_BLESS=1` makes golden traces of what the nodes did, `KINFOLK_KEEP=1` keeps
+//! the folders of nodes whose test failed, `LAB_LOG=trace` (or any filter) changes what nodes log. A test that failed
+//! shows all that its nodes knew, said and logged.
+//!
 //! Everything here panics when the machine does not do what it should: that is a failed test.
 
 mod foreign;
