@@ -1,6 +1,6 @@
 //! What users and the application ask for. Each request is answered exactly once, within `ask_timeout`.
 
-use alloc::{borrow::ToOwned, boxed::Box, collections::BTreeMap, vec::Vec};
+use alloc::{borrow::ToOwned, boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 
 use super::{Class, PeerLifecycle, dialer::Job, discovery::is_believable, settle::is_dialable};
 use crate::{
@@ -24,6 +24,10 @@ pub(crate) struct Asks {
 struct Open {
     wish: Wish,
     until: Time,
+    /// Others were asked where the peer is, or are not to be.
+    sought: bool,
+    /// How dialling failed before that.
+    failure: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,11 +46,31 @@ impl Asks {
         self.open.values().map(|open| open.until).min()
     }
 
+    /// Whether a look-up may still help somebody who waits for this peer. Keeps how dialling failed, should it not.
+    pub(super) fn may_seek(&mut self, slot: Slot, failure: &str) -> bool {
+        let waiting = self.open.values_mut().filter(|open| open.waits_for(slot) && !open.sought);
+        waiting.fold(false, |_, open| {
+            open.sought = true;
+            open.failure = Some(failure.to_owned());
+            true
+        })
+    }
+
+    fn waiting_for(&self, slot: Slot) -> Vec<RequestId> {
+        self.open.iter().filter(|(_, open)| open.waits_for(slot)).map(|(request, _)| *request).collect()
+    }
+
     pub(super) fn address(&self, request: RequestId) -> Option<Address> {
         match &self.open.get(&request)?.wish {
             Wish::Address(address) => Some(address.clone()),
             Wish::Peer(_) => None,
         }
+    }
+}
+
+impl Open {
+    fn waits_for(&self, slot: Slot) -> bool {
+        matches!(self.wish, Wish::Peer(other) if other == slot)
     }
 }
 
@@ -128,7 +152,9 @@ impl PeerLifecycle {
         match (peer, address) {
             (None, None) => Some(Err(AskError::Incomplete("an address or a peer id is needed".to_owned()))),
             (None, Some(address)) => {
-                self.asks.open.insert(request, Open { wish: Wish::Address(address.clone()), until });
+                self.asks
+                    .open
+                    .insert(request, Open { wish: Wish::Address(address.clone()), until, sought: true, failure: None });
                 self.dialer.enqueue(Class::User, cx.now, Job::Ask(request));
                 None
             }
@@ -152,14 +178,15 @@ impl PeerLifecycle {
                     return Some(Ok(answer));
                 }
                 known.asks += 1;
-                // A named address is tried before anybody else is asked, and nobody else's word is wanted after it.
-                known.sought = address.is_some();
-                known.last_failure = None;
-                if !is_dialable(cx.here, known) {
-                    known.sought = true;
+                let known = self.peers.at(slot);
+                let lost = !is_dialable(cx.here, known);
+                if lost {
                     cx.signal(Signal::Sought(*peer));
                 }
-                self.asks.open.insert(request, Open { wish: Wish::Peer(slot), until });
+                // Where a user says where it is, nobody else is asked.
+                let sought = lost || address.is_some();
+                let open = Open { wish: Wish::Peer(slot), until, sought, failure: None };
+                self.asks.open.insert(request, open);
                 self.settle(cx, slot);
                 None
             }
@@ -278,12 +305,15 @@ impl PeerLifecycle {
     /// A look-up for a peer has ended; who waits for it and still has nowhere to dial is told so.
     pub(crate) fn seek_ended(&mut self, cx: &mut Cx<'_>, peer: &PeerId) {
         let Some(slot) = self.peers.find(peer) else { return };
-        let known = self.peers.at_mut(slot);
+        let known = self.peers.at(slot);
         if known.asks == 0 || known.queued.is_some() || !known.dials.is_empty() {
             return;
         }
-        let error = known.last_failure.take().map_or(AskError::NotFound, |words| AskError::Failed(words.into()));
-        self.answer_asks(cx, slot, &Err(error));
+        for request in self.asks.waiting_for(slot) {
+            let failure = self.asks.open.get_mut(&request).and_then(|open| open.failure.take());
+            let error = failure.map_or(AskError::NotFound, AskError::Failed);
+            self.answer_ask(cx, request, Err(error), &Reason::Asked);
+        }
         self.settle(cx, slot);
     }
 
@@ -292,10 +322,7 @@ impl PeerLifecycle {
         if self.peers.at(slot).asks == 0 {
             return;
         }
-        let waiting = |open: &Open| matches!(open.wish, Wish::Peer(other) if other == slot);
-        let requests: Vec<RequestId> =
-            self.asks.open.iter().filter(|(_, open)| waiting(open)).map(|(request, _)| *request).collect();
-        for request in requests {
+        for request in self.asks.waiting_for(slot) {
             self.answer_ask(cx, request, answer.clone(), &Reason::Asked);
         }
     }

@@ -247,10 +247,8 @@ impl PeerLifecycle {
 
     /// Everything that was known of a peer has failed: somebody else may know better; if not, who asked is told.
     fn all_tried(&mut self, cx: &mut Cx<'_>, slot: Slot, words: String) {
-        let peer = self.peers.at_mut(slot);
-        if !core::mem::replace(&mut peer.sought, true) {
-            peer.last_failure = Some(words.into_boxed_str());
-            let peer = peer.id;
+        if self.asks.may_seek(slot, &words) {
+            let peer = self.peers.at(slot).id;
             cx.signal(Signal::Sought(peer));
         } else {
             self.answer_asks(cx, slot, &Err(AskError::Failed(words)));

@@ -59,10 +59,6 @@ pub(crate) struct Peer {
     pub(crate) ever_connected: bool,
     /// Put into the routing table.
     pub(crate) routed: bool,
-    /// A user waits for it, and a look-up for it was begun.
-    pub(crate) sought: bool,
-    /// How dialling it failed before that look-up, in words.
-    pub(crate) last_failure: Option<Box<str>>,
     /// It was said that it is not dialled for now, and why.
     pub(crate) deferred: bool,
     /// What the store remembers of it is out of date.
@@ -138,8 +134,6 @@ impl Peer {
             held_off: false,
             ever_connected: false,
             routed: false,
-            sought: false,
-            last_failure: None,
             deferred: false,
             unstored: false,
         }
