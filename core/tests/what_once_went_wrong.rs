@@ -1,4 +1,4 @@
-//! Sequences that a review found to break something: each was red before it was mended.
+//! Sequences that a review found to break something. Each is named by what went wrong, and was red before it was mended.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod common;
