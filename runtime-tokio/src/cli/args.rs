@@ -171,7 +171,7 @@ pub(crate) enum Command {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bootstrap {
-    /// Ask there too, from now on and after a restart
+    /// Ask there too, until this node ends (for good: `bootstrap` in the settings)
     Add {
         /// Where
         #[arg(value_name = "MULTIADDR")]
