@@ -592,16 +592,7 @@ mod tests {
 
     #[test]
     fn every_source_has_a_name_that_is_read_back() {
-        for source in [
-            Source::Mdns,
-            Source::Kademlia,
-            Source::Signal,
-            Source::Manual,
-            Source::Configured,
-            Source::Identify,
-            Source::Store,
-            Source::Inbound,
-        ] {
+        for source in Source::ALL {
             assert_eq!(source_of(source_name(source)), Some(source));
         }
         assert_eq!(source_of("hearsay"), None);

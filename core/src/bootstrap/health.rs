@@ -96,11 +96,12 @@ impl Vigil {
         } else if lifecycle.connected_count() > 0 {
             self.lonely_since = None;
             self.missing_since = (missing > 0).then(|| self.missing_since.unwrap_or(cx.now));
-            match self.missing_since {
-                Some(since) if since + after <= cx.now => (Health::Partial, Reason::PeersMissing { missing }),
-                // Partial until all are there, connected until some are missing for long.
-                Some(_) if self.health == Health::Partial => (Health::Partial, Reason::PeersMissing { missing }),
-                Some(_) | None => (Health::Connected, Reason::ConnectionMade),
+            // Partial until all are there, connected until some are missing for long.
+            let partial = |since| self.health == Health::Partial || since + after <= cx.now;
+            if self.missing_since.is_some_and(partial) {
+                (Health::Partial, Reason::PeersMissing { missing })
+            } else {
+                (Health::Connected, Reason::ConnectionMade)
             }
         } else {
             let since = *self.lonely_since.get_or_insert(cx.now);

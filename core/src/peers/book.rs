@@ -51,17 +51,6 @@ pub(crate) enum Told {
 }
 
 impl Sources {
-    const ALL: [Source; 8] = [
-        Source::Mdns,
-        Source::Kademlia,
-        Source::Signal,
-        Source::Manual,
-        Source::Configured,
-        Source::Identify,
-        Source::Store,
-        Source::Inbound,
-    ];
-
     pub(crate) const fn one(source: Source) -> Self {
         Self(1 << source as u8)
     }
@@ -83,7 +72,7 @@ impl Sources {
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Source> {
-        Self::ALL.into_iter().filter(move |source| self.contains(*source))
+        Source::ALL.into_iter().filter(move |source| self.contains(*source))
     }
 
     /// Said by people: believed and kept until they take it back.

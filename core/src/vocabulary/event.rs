@@ -529,6 +529,20 @@ pub enum Ask {
     },
 }
 
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Mdns,
+        Self::Kademlia,
+        Self::Signal,
+        Self::Manual,
+        Self::Configured,
+        Self::Identify,
+        Self::Store,
+        Self::Inbound,
+    ];
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

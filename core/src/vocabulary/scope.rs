@@ -44,11 +44,6 @@ impl Scope {
         matches!(self, Self::Global)
     }
 
-    /// Whether the address is one of a home, company or provider network, or of this link.
-    pub const fn is_local_network(self) -> bool {
-        matches!(self, Self::LinkLocal | Self::Private | Self::UniqueLocal | Self::Shared)
-    }
-
     /// Whether the address never leaves this machine.
     pub const fn is_loopback(self) -> bool {
         matches!(self, Self::Loopback)
