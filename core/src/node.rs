@@ -5,7 +5,7 @@ use crate::{
     cx::{Cx, Here, Out, Signal},
     lifecycle::PeerLifecycle,
     nat::NatPolicy,
-    view::{NodeView, PeerView},
+    view::{NodeView, PeerView, ServiceView},
     vocabulary::{Command, Event, PeerId, Started, Time, ValidConfig},
 };
 
@@ -223,6 +223,13 @@ impl<'a> View<'a> {
             listening: here.listening.iter().collect(),
             advertised: nat.advertised().iter().collect(),
             candidates: nat.candidates().collect(),
+            mappings: Vec::new(),
+            nat: None,
+            gateway: None,
+            port_mappings: Vec::new(),
+            relays: Vec::new(),
+            relays_wanted: 0,
+            services: ServiceView::default(),
             kademlia_server: nat.is_kademlia_server(),
             routing_table: planner.routing_table(),
             bootstrap: planner.views().collect(),

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::vocabulary::{
-    Address, ConnectionId, DialError, Direction, Health, Path, PeerId, Reachability, Source, Time,
+    Address, Audience, CircuitLimit, ConnectionId, DialError, Direction, Health, Impasse, Mapping, NatFinding, Path,
+    PeerId, PunchError, Reachability, ReserveError, Source, Time, Transport,
 };
 
 /// A peer's place in its life. The state table stands at `lifecycle::State`.
@@ -37,6 +38,10 @@ pub struct PeerView<'a> {
     pub pending_requests: u32,
     /// When it is dialled next, if it waits.
     pub next_dial: Option<Time>,
+    /// What was done for a direct connection, while only a relayed one stands.
+    pub punching: Option<PunchingView>,
+    /// Whether it has a reservation at this node.
+    pub served: bool,
     /// Its connections.
     pub connections: Vec<ConnectionView<'a>>,
     /// Its addresses.
@@ -58,6 +63,102 @@ pub struct ConnectionView<'a> {
     pub since: Time,
     /// The last ping's round trip.
     pub rtt: Option<Duration>,
+    /// What the relay allows it, where it is relayed and limited.
+    pub limit: Option<CircuitLimit>,
+}
+
+/// What was done for a direct connection to a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PunchingView {
+    /// Whether a try is under way.
+    pub trying: bool,
+    /// Tries so far, since the network last changed.
+    pub attempts: u32,
+    /// How the last one failed.
+    pub last_error: Option<PunchError>,
+    /// The next try, if one waits.
+    pub next: Option<Time>,
+    /// Why none can be had, as far as is known.
+    pub impasse: Option<Impasse>,
+}
+
+/// A relay, as it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RelayView {
+    /// Which.
+    pub relay: PeerId,
+    /// Since when it keeps a place for us; `None`: it does not.
+    pub held_since: Option<Time>,
+    /// The round trip to it.
+    pub rtt: Option<Duration>,
+    /// What it allows a circuit to us.
+    pub limit: Option<CircuitLimit>,
+    /// Why the last try failed, while it is not held.
+    pub last_error: Option<ReserveError>,
+    /// The next try, if one waits.
+    pub retry_at: Option<Time>,
+}
+
+/// An own address that may be one on the internet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CandidateView<'a> {
+    /// Where.
+    pub address: &'a Address,
+    /// Whether others are told.
+    pub advertised: bool,
+    /// Distinct networks whose peers see us there.
+    pub observers: u32,
+    /// Distinct networks from which it was probed with success.
+    pub proofs: u32,
+    /// 0 (nothing is known for it) to 3 (certain).
+    pub confidence: u8,
+    /// Whether the router maps it to this node.
+    pub mapped: bool,
+}
+
+/// What is known of the NAT for one family and transport.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MappingView {
+    /// IPv6, or IPv4.
+    pub ipv6: bool,
+    /// TCP or QUIC.
+    pub transport: Transport,
+    /// What it does with ports.
+    pub mapping: Mapping,
+}
+
+/// What the home router was asked, and what it gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortMappingView<'a> {
+    /// For which of our ports.
+    pub transport: Transport,
+    /// The router's address and port, if it gave one.
+    pub external: Option<&'a Address>,
+}
+
+/// What the home router speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct GatewayView {
+    /// UPnP.
+    pub upnp: bool,
+    /// NAT-PMP.
+    pub nat_pmp: bool,
+    /// PCP.
+    pub pcp: bool,
+}
+
+/// What this node does for others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ServiceView {
+    /// Whom it relays for.
+    pub relay: Audience,
+    /// Whom it probes for.
+    pub probes: Audience,
+    /// Peers with a reservation here.
+    pub reservations: u32,
+    /// Circuits that are open here.
+    pub circuits: u32,
 }
 
 /// An address of a peer, as it is known.
@@ -97,8 +198,10 @@ impl Capabilities {
     pub const PING: Self = Self(64);
     /// Belongs to our network: tells our identify version.
     pub const NETWORK: Self = Self(128);
+    /// Punches holes in Kinfolk's own way (`Protocols::punch`).
+    pub const FAST_PUNCH: Self = Self(256);
 
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 9] = [
         (Self::KADEMLIA, "kademlia"),
         (Self::RELAY, "relay"),
         (Self::RELAYED, "relayed"),
@@ -107,6 +210,7 @@ impl Capabilities {
         (Self::PROBE_V1, "probe-v1"),
         (Self::PING, "ping"),
         (Self::NETWORK, "network"),
+        (Self::FAST_PUNCH, "fast-punch"),
     ];
 
     /// Whether all of `other` are among these.
@@ -146,8 +250,22 @@ pub struct NodeView<'a> {
     pub listening: Vec<&'a Address>,
     /// What others are told.
     pub advertised: Vec<&'a Address>,
-    /// Where others see us, without proof.
-    pub candidates: Vec<&'a Address>,
+    /// Own addresses that may be on the internet: seen by others, mapped, or on an interface.
+    pub candidates: Vec<CandidateView<'a>>,
+    /// What the NAT does with ports, for each family and transport that is listened on.
+    pub mappings: Vec<MappingView>,
+    /// What kind of router stands in between, where it can be told.
+    pub nat: Option<NatFinding>,
+    /// What the home router speaks; `None`: not known, or not asked.
+    pub gateway: Option<GatewayView>,
+    /// Ports that the home router was asked for.
+    pub port_mappings: Vec<PortMappingView<'a>>,
+    /// Relays that are held, or wanted.
+    pub relays: Vec<RelayView>,
+    /// How many relays are wanted.
+    pub relays_wanted: u32,
+    /// What this node does for others.
+    pub services: ServiceView,
     /// Whether the node serves the hash table.
     pub kademlia_server: bool,
     /// Entries of the routing table.

@@ -147,7 +147,7 @@ fn events() -> impl Strategy<Value = Event> {
             let source = Source::Store;
             let addresses =
                 addresses.into_iter().map(|address| StoredAddress { address, source, proven: true }).collect();
-            Event::StoreLoaded { peers: vec![StoredPeer { peer, pinned, blocked, addresses }], last: true }
+            Event::StoreLoaded { peers: vec![StoredPeer { peer, pinned, blocked, relay: false, addresses }], last: true }
         }),
     ];
     let connections = prop_oneof![

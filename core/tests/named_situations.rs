@@ -263,6 +263,7 @@ fn nobody_reachable_overrides_back_offs_and_then_gets_slower() {
     let mut rig = Rig::quiet(desktop());
     rig.tell(Event::StoreLoaded {
         peers: vec![StoredPeer {
+            relay: false,
             peer: peer(1),
             pinned: false,
             blocked: false,

@@ -374,6 +374,18 @@ impl<W: World> Driver<W> {
             | Action::Advertise { .. }
             | Action::Withdraw { .. }
             | Action::PushIdentity
+            | Action::Probe { .. }
+            | Action::CancelProbe { .. }
+            | Action::Reserve { .. }
+            | Action::Unreserve { .. }
+            | Action::Punch { .. }
+            | Action::AnswerPunch { .. }
+            | Action::RefusePunch { .. }
+            | Action::CancelPunch { .. }
+            | Action::MapPort { .. }
+            | Action::UnmapPort { .. }
+            | Action::SetServices { .. }
+            | Action::SetMember { .. }
             | Action::SetKademliaServer { .. }
             | Action::Route { .. }
             | Action::Unroute { .. }
@@ -543,11 +555,19 @@ fn log(command: &Command, notice: &Notice) {
         Notice::PeerDiscovered { .. }
         | Notice::PeerDeferred { .. }
         | Notice::PeerExpired { .. }
+        | Notice::NotPunched { .. }
+        | Notice::RelayNotHeld { .. }
+        | Notice::PortNotMapped { .. }
         | Notice::PeerSyncing { .. }
         | Notice::PeerSynced { .. } => tracing::debug!(command = %id, ?peer, %because, "{notice}"),
         Notice::PeerConnected { .. }
         | Notice::PeerIdentified { .. }
         | Notice::PathChanged { .. }
+        | Notice::Punched { .. }
+        | Notice::StaysRelayed { .. }
+        | Notice::RelayHeld { .. }
+        | Notice::PortMapped { .. }
+        | Notice::NatFound { .. }
         | Notice::PeerDisconnected { .. }
         | Notice::PeerDistrusted { .. }
         | Notice::PeerUnreachable { .. }

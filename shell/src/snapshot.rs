@@ -39,7 +39,7 @@ pub(crate) fn status(view: &View<'_>, around: Around<'_>) -> Status {
         reachability_text: node.reachability.to_string(),
         listening: addresses(node.listening),
         advertised: addresses(node.advertised),
-        candidates: addresses(node.candidates),
+        candidates: node.candidates.iter().filter(|own| !own.advertised).map(|own| own.address.clone()).collect(),
         kademlia: around.config.kademlia,
         kademlia_server: node.kademlia_server,
         routing_table: node.routing_table,

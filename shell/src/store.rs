@@ -463,7 +463,7 @@ fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
     let mut found = Vec::with_capacity(all.len());
     for (id, (pinned, blocked, addresses)) in all {
         match PeerId::from_bytes(&id) {
-            Ok(peer) => found.push(StoredPeer { peer, pinned, blocked, addresses }),
+            Ok(peer) => found.push(StoredPeer { peer, pinned, blocked, relay: false, addresses }),
             Err(_) => unread += 1,
         }
     }
@@ -555,7 +555,7 @@ mod tests {
             proven: port == 2,
         };
         let addresses = vec![address(2, Source::Mdns), address(1, Source::Identify)];
-        StoredPeer { peer: peer(number), pinned, blocked: false, addresses }
+        StoredPeer { peer: peer(number), pinned, blocked: false, relay: false, addresses }
     }
 
     fn reopened(folder: &Path) -> Vec<StoredPeer> {

@@ -6,8 +6,8 @@ mod time;
 use std::fmt::{self, Write};
 
 use kinfolk_core::{
-    Action, Address, Answer, Ask, Asker, Command, Event, Interfaces, Origin, PeerId, PingError, Prefix, Query, Role,
-    StoredPeer, ValidConfig,
+    Action, Address, Answer, Ask, Asker, CircuitLimit, Command, Event, Interfaces, Mapping, Origin, PeerId, PingError,
+    Prefix, Query, Role, StoredPeer, ValidConfig,
 };
 
 pub use kinds::{COMMANDS, EVENTS, NOTICES, command_kind, dial_error_kind, event_kind, notice_kind};
@@ -49,6 +49,18 @@ pub fn command(command: &Command) -> String {
             | Action::Advertise { .. }
             | Action::Withdraw { .. }
             | Action::PushIdentity
+            | Action::Probe { .. }
+            | Action::CancelProbe { .. }
+            | Action::Reserve { .. }
+            | Action::Unreserve { .. }
+            | Action::Punch { .. }
+            | Action::AnswerPunch { .. }
+            | Action::RefusePunch { .. }
+            | Action::CancelPunch { .. }
+            | Action::MapPort { .. }
+            | Action::UnmapPort { .. }
+            | Action::SetServices { .. }
+            | Action::SetMember { .. }
             | Action::SetKademliaServer { .. }
             | Action::Unroute { .. }
             | Action::Query(_)
@@ -81,6 +93,17 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
         | Event::Candidate { .. }
         | Event::Confirmed { .. }
         | Event::Unconfirmed { .. }
+        | Event::Probed { .. }
+        | Event::Reserved { .. }
+        | Event::ReservedAt { .. }
+        | Event::ReservationEnded { .. }
+        | Event::CircuitLimited { .. }
+        | Event::CircuitUsed { .. }
+        | Event::PunchAnswered { .. }
+        | Event::PunchFailed { .. }
+        | Event::Gateway { .. }
+        | Event::PortMapped { .. }
+        | Event::PortUnmapped { .. }
         | Event::QueryEnded { .. }
         | Event::Refused { .. } => {}
         Event::StoreLoaded { peers: stored, .. } => peers.extend(stored.iter().map(|stored| stored.peer)),
@@ -101,6 +124,8 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
         | Event::Identified { peer, .. }
         | Event::IdentifyFailed { peer, .. }
         | Event::Pinged { peer, .. }
+        | Event::Serving { peer, .. }
+        | Event::PunchOffered { peer, .. }
         | Event::Routed { peer, .. } => peers.push(*peer),
         Event::InboundFailed { peer, .. } | Event::DialHeld { peer, .. } => peers.extend(*peer),
         Event::QueryFound { peers: found, .. } => peers.extend(found.iter().map(|(peer, _)| *peer)),
@@ -113,6 +138,20 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
 /// A number of things: `1 input`, `2 inputs`.
 pub fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn circuit_limit(w: &mut String, limit: CircuitLimit) -> fmt::Result {
+    if let Some(duration) = limit.duration {
+        write!(w, ", {} a circuit", span(duration))?;
+    }
+    if let Some(bytes) = limit.bytes {
+        write!(w, ", {bytes} bytes a circuit")?;
+    }
+    Ok(())
+}
+
+fn nat(w: &mut String, mapping: Option<Mapping>) -> fmt::Result {
+    mapping.map_or(Ok(()), |mapping| write!(w, ", its NAT: {mapping}"))
 }
 
 fn text(tell: impl FnOnce(&mut String) -> fmt::Result) -> String {
@@ -186,6 +225,8 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
             match origin {
                 Origin::Inbound => {}
                 Origin::Dial(command) => write!(w, ", dialled by {command}")?,
+                Origin::Punch(command) => write!(w, ", by the try {command}")?,
+                Origin::Probe(command) => write!(w, ", for the probe {command}")?,
                 Origin::Held(held) => write!(w, ", dial {held} of a behaviour")?,
             }
             w.write_str(")")
@@ -248,6 +289,45 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
         Event::Unconfirmed { asker: whose, address } => {
             write!(w, "{} no longer takes {address} for an address of ours", asker(*whose))
         }
+        Event::Probed { probe, verdict } => write!(w, "probe {probe} has ended: {verdict}"),
+        Event::Reserved { reservation, limit } => {
+            write!(w, "reservation {reservation} is granted")?;
+            limit.map_or(Ok(()), |limit| circuit_limit(w, limit))
+        }
+        Event::ReservedAt { reservation, address } => {
+            write!(w, "reservation {reservation} makes us reachable at {address}")
+        }
+        Event::ReservationEnded { reservation, error } => write!(w, "reservation {reservation} is over: {error}"),
+        Event::CircuitLimited { connection, limit } => {
+            write!(w, "connection {connection} is limited")?;
+            circuit_limit(w, *limit)
+        }
+        Event::CircuitUsed { connection, bytes } => write!(w, "connection {connection} has carried {bytes} bytes"),
+        Event::Serving { peer, reserved, circuits } => {
+            let place = if *reserved { "has a reservation here" } else { "has no reservation here" };
+            write!(w, "{peer} {place}, and {}", count(u64::from(*circuits), "circuit", "circuits"))
+        }
+        Event::PunchOffered { offer, connection, peer, mapping, candidates } => {
+            write!(w, "{peer} proposes a direct connection ({offer}, over {connection})")?;
+            nat(w, *mapping)?;
+            list(w, " at ", candidates)
+        }
+        Event::PunchAnswered { punch, mapping, candidates } => {
+            write!(w, "try {punch} is taken up")?;
+            nat(w, *mapping)?;
+            list(w, " at ", candidates)
+        }
+        Event::PunchFailed { punch, error } => write!(w, "try {punch} failed: {error}"),
+        Event::Gateway { upnp, nat_pmp, pcp } => {
+            w.write_str("the router speaks")?;
+            let spoken = [(*upnp, "UPnP"), (*nat_pmp, "NAT-PMP"), (*pcp, "PCP")];
+            let spoken: Vec<&str> = spoken.into_iter().filter(|(speaks, _)| *speaks).map(|(_, name)| name).collect();
+            if spoken.is_empty() { w.write_str(" no port mapping") } else { write!(w, " {}", spoken.join(", ")) }
+        }
+        Event::PortMapped { transport, external } => {
+            write!(w, "the router lets {external} lead to our {transport} port")
+        }
+        Event::PortUnmapped { transport } => write!(w, "the router lets nothing lead to our {transport} port"),
         Event::Routed { peer, present: true } => write!(w, "{peer} is in the routing table now"),
         Event::Routed { peer, present: false } => write!(w, "{peer} is no longer in the routing table"),
         Event::QueryFound { query, peers, cut } => {

@@ -64,6 +64,19 @@ impl BootstrapPlanner {
                 self.vigil.rearm(cx.now);
             }
             Event::Wake
+            | Event::Probed { .. }
+            | Event::Reserved { .. }
+            | Event::ReservedAt { .. }
+            | Event::ReservationEnded { .. }
+            | Event::CircuitLimited { .. }
+            | Event::CircuitUsed { .. }
+            | Event::Serving { .. }
+            | Event::PunchOffered { .. }
+            | Event::PunchAnswered { .. }
+            | Event::PunchFailed { .. }
+            | Event::Gateway { .. }
+            | Event::PortMapped { .. }
+            | Event::PortUnmapped { .. }
             | Event::Started(_)
             | Event::Configured(_)
             | Event::StoreLoaded { .. }

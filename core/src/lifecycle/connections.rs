@@ -46,7 +46,7 @@ impl PeerLifecycle {
             return;
         }
         let (dial, for_lookup) = match origin {
-            Origin::Inbound => (None, false),
+            Origin::Inbound | Origin::Punch(_) | Origin::Probe(_) => (None, false),
             Origin::Dial(command) => (self.dialer.ended(command).map(|dial| (command, dial)), false),
             Origin::Held(held) => {
                 let asker = self.dialer.unhold(held).map(|held| held.asker);
@@ -64,7 +64,7 @@ impl PeerLifecycle {
             (Some(_), _) => Source::Manual,
             (None, Origin::Held(_)) if for_lookup => Source::Kademlia,
             (None, Origin::Held(_)) => Source::Manual,
-            (None, Origin::Inbound | Origin::Dial(_)) => Source::Inbound,
+            (None, Origin::Inbound | Origin::Dial(_) | Origin::Punch(_) | Origin::Probe(_)) => Source::Inbound,
         };
         let Some(slot) = self.admit(cx, peer, source) else {
             let own = peer == cx.local;
@@ -435,6 +435,7 @@ fn capabilities_of(identity: &Identity, names: &Protocols) -> Capabilities {
             "/libp2p/autonat/2/dial-request" => Capabilities::PROBE,
             "/libp2p/autonat/1.0.0" => Capabilities::PROBE_V1,
             "/ipfs/ping/1.0.0" => Capabilities::PING,
+            name if name == names.punch => Capabilities::FAST_PUNCH,
             _ => continue,
         };
         all = all.with(one);

@@ -116,6 +116,19 @@ impl PeerLifecycle {
                 }
             }
             Event::Wake
+            | Event::Probed { .. }
+            | Event::Reserved { .. }
+            | Event::ReservedAt { .. }
+            | Event::ReservationEnded { .. }
+            | Event::CircuitLimited { .. }
+            | Event::CircuitUsed { .. }
+            | Event::Serving { .. }
+            | Event::PunchOffered { .. }
+            | Event::PunchAnswered { .. }
+            | Event::PunchFailed { .. }
+            | Event::Gateway { .. }
+            | Event::PortMapped { .. }
+            | Event::PortUnmapped { .. }
             | Event::Started(_)
             | Event::Configured(_)
             | Event::WallClock { .. }
@@ -294,6 +307,7 @@ impl PeerLifecycle {
             peer: peer.id,
             pinned: peer.pinned && !peer.pinned_by_settings,
             blocked: peer.blocked,
+            relay: false,
             addresses,
         };
         cx.command(Action::Remember(stored), reason);

@@ -32,6 +32,8 @@ fn view(peer: &Peer) -> PeerView<'_> {
         sync_position: peer.sync.as_ref().and_then(|sync| sync.position),
         pending_requests: peer.sync.as_ref().map_or(0, |sync| sync.pending),
         next_dial: waiting.filter(|at| !peer.is_connected() && *at > Time::ZERO && peer.dials.is_empty()),
+        punching: None,
+        served: false,
         connections: peer
             .standing()
             .map(|connection| ConnectionView {
@@ -41,6 +43,7 @@ fn view(peer: &Peer) -> PeerView<'_> {
                 address: &connection.address,
                 since: connection.since,
                 rtt: connection.rtt,
+                limit: None,
             })
             .collect(),
         addresses: peer

@@ -19,6 +19,7 @@ use core::net::IpAddr;
 use crate::{
     cx::{Cx, Signal},
     lifecycle::PeerLifecycle,
+    view::CandidateView,
     vocabulary::{
         Action, Address, Config, Direction, Event, Interfaces, KademliaMode, Notice, Origin, Reachability, Reason,
         Role, Scope, Time, network_of,
@@ -122,6 +123,19 @@ impl NatPolicy {
                 self.stirred = true;
             }
             Event::Wake
+            | Event::Probed { .. }
+            | Event::Reserved { .. }
+            | Event::ReservedAt { .. }
+            | Event::ReservationEnded { .. }
+            | Event::CircuitLimited { .. }
+            | Event::CircuitUsed { .. }
+            | Event::Serving { .. }
+            | Event::PunchOffered { .. }
+            | Event::PunchAnswered { .. }
+            | Event::PunchFailed { .. }
+            | Event::Gateway { .. }
+            | Event::PortMapped { .. }
+            | Event::PortUnmapped { .. }
             | Event::Started(_)
             | Event::Configured(_)
             | Event::StoreLoaded { .. }
@@ -189,8 +203,15 @@ impl NatPolicy {
         self.kademlia_server == Some(true)
     }
 
-    pub(crate) fn candidates(&self) -> impl Iterator<Item = &Address> {
-        self.candidates.keys().filter(|address| !self.advertised.contains(*address))
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = CandidateView<'_>> {
+        self.candidates.iter().map(|(address, candidate)| CandidateView {
+            address,
+            advertised: self.advertised.contains(address),
+            observers: candidate.observers.len() as u32,
+            proofs: 0,
+            confidence: 0,
+            mapped: false,
+        })
     }
 
     /// A peer sees us there.

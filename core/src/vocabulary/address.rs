@@ -188,6 +188,15 @@ impl fmt::Display for Address {
     }
 }
 
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Quic => "QUIC",
+        })
+    }
+}
+
 struct Port(u16, Transport);
 
 impl fmt::Display for Port {

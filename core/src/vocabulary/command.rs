@@ -1,7 +1,10 @@
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
-use super::{Address, CommandId, ConnectionId, HeldId, Notice, PeerId, Reason, RequestId, StoredPeer};
+use super::{
+    Address, Audience, CommandId, ConnectionId, HeldId, Mapping, Notice, OfferId, PeerId, PunchRole, Reason, RequestId,
+    StoredPeer, Transport,
+};
 
 /// Something the core wants done, or said.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +82,109 @@ pub enum Action {
     /// Tell connected peers of what has changed (identify push).
     PushIdentity,
 
+    /// Have a peer try whether we can be reached somewhere (AutoNAT v2), over a connection that we have dialled.
+    /// Answered by `Event::Probed`.
+    Probe {
+        /// Who tries.
+        server: PeerId,
+        /// Where.
+        address: Address,
+    },
+    /// Drop a probe. A late answer is ignored.
+    CancelProbe {
+        /// Which.
+        probe: CommandId,
+    },
+
+    /// Ask a relay to keep a place for us, or to renew it; a connection to it stands. Answered by `Event::Reserved` and
+    /// `Event::ReservedAt`, or `Event::ReservationEnded`. After a renewal the new command names the reservation.
+    Reserve {
+        /// Which relay.
+        relay: PeerId,
+        /// Where the relay is.
+        address: Address,
+    },
+    /// Give a place at a relay back. Never while an answer of the relay is awaited.
+    Unreserve {
+        /// Which, by its latest `Reserve`.
+        reservation: CommandId,
+    },
+
+    /// Propose, over a relayed connection, to try a direct one, and do our part of it. Answered by `Event::Connected`
+    /// with this as its origin, or by `Event::PunchFailed`; before that, `Event::PunchAnswered`.
+    Punch {
+        /// The relayed connection.
+        connection: ConnectionId,
+        /// To whom.
+        peer: PeerId,
+        /// By which protocol.
+        wire: PunchWire,
+        /// By which transport.
+        transport: Transport,
+        /// Where we may be dialled: what the peer is told. At most 8.
+        candidates: Vec<Address>,
+        /// Whether addresses of home networks among the peer's answer may be dialled.
+        near: bool,
+    },
+    /// Take up a peer's proposal. Answered as `Punch`, without `PunchAnswered`.
+    AnswerPunch {
+        /// Which.
+        offer: OfferId,
+        /// Whose.
+        peer: PeerId,
+        /// By which transport.
+        transport: Transport,
+        /// Our part.
+        role: PunchRole,
+        /// The NAT in front of us.
+        mapping: Mapping,
+        /// Where we may be dialled: what the peer is told. At most 8.
+        candidates: Vec<Address>,
+        /// Where the peer is dialled: what is worth it of the peer's candidates.
+        targets: Vec<Address>,
+    },
+    /// Decline a peer's proposal.
+    RefusePunch {
+        /// Which.
+        offer: OfferId,
+        /// Whose.
+        peer: PeerId,
+    },
+    /// Drop a try. What still comes of it is a connection like any other.
+    CancelPunch {
+        /// `Punch`'s or `AnswerPunch`'s command.
+        punch: CommandId,
+    },
+
+    /// Ask the router at the border of the home network to let a port lead to ours, for as long as we run. Answered by
+    /// `Event::Gateway`, and by `Event::PortMapped` whenever there is news.
+    MapPort {
+        /// Which of our ports.
+        transport: Transport,
+        /// Its number.
+        port: u16,
+    },
+    /// No longer.
+    UnmapPort {
+        /// Which of our ports.
+        transport: Transport,
+    },
+
+    /// For whom to relay, and for whom to probe addresses.
+    SetServices {
+        /// Relay.
+        relay: Audience,
+        /// Probe (AutoNAT, both versions).
+        probes: Audience,
+    },
+    /// Count a peer among the members of our network, or no longer.
+    SetMember {
+        /// Whom.
+        peer: PeerId,
+        /// Count it.
+        member: bool,
+    },
+
     /// Serve the hash table, or only ask it.
     SetKademliaServer {
         /// Serve.
@@ -123,6 +229,22 @@ pub enum Action {
     Tell(Notice),
 }
 
+/// By which protocol a direct connection is proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum PunchWire {
+    /// Our own (`Protocols::punch`): either side may propose, the other one deals the roles. A round trip less.
+    Kinfolk {
+        /// The NAT in front of us: what the peer is told.
+        mapping: Mapping,
+    },
+    /// The standard one (`/libp2p/dcutr`): the side that the circuit came to proposes.
+    Dcutr {
+        /// Our part.
+        role: PunchRole,
+    },
+}
+
 /// What the hash table is asked, or told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
@@ -141,6 +263,10 @@ pub enum Query {
     Members,
     /// Announce that we belong to the network.
     Join,
+    /// Who relays for the network.
+    Relays,
+    /// Announce that we relay for the network.
+    OfferRelay,
     /// The signed record of a peer.
     Record {
         /// Whose.
@@ -222,6 +348,12 @@ impl Command {
             | Action::Admit { peer }
             | Action::Route { peer, .. }
             | Action::Unroute { peer }
+            | Action::Probe { server: peer, .. }
+            | Action::Reserve { relay: peer, .. }
+            | Action::Punch { peer, .. }
+            | Action::AnswerPunch { peer, .. }
+            | Action::RefusePunch { peer, .. }
+            | Action::SetMember { peer, .. }
             | Action::Forget { peer } => Some(peer),
             Action::Query(Query::Record { peer }) => Some(peer),
             Action::Remember(stored) => Some(&stored.peer),
@@ -230,6 +362,12 @@ impl Command {
             | Action::Advertise { .. }
             | Action::Withdraw { .. }
             | Action::PushIdentity
+            | Action::CancelProbe { .. }
+            | Action::Unreserve { .. }
+            | Action::CancelPunch { .. }
+            | Action::MapPort { .. }
+            | Action::UnmapPort { .. }
+            | Action::SetServices { .. }
             | Action::SetKademliaServer { .. }
             | Action::Query(_)
             | Action::CancelQuery { .. }
@@ -255,6 +393,26 @@ impl fmt::Display for Action {
             Self::Advertise { address } => write!(f, "advertise {address}"),
             Self::Withdraw { address } => write!(f, "withdraw {address}"),
             Self::PushIdentity => f.write_str("tell peers of our changes"),
+            Self::Probe { address, .. } => write!(f, "have it probe {address}"),
+            Self::CancelProbe { probe } => write!(f, "drop probe {probe}"),
+            Self::Reserve { .. } => f.write_str("ask it to relay for us"),
+            Self::Unreserve { reservation } => write!(f, "give reservation {reservation} back"),
+            Self::Punch { transport, wire, candidates, .. } => {
+                let wire = if matches!(wire, PunchWire::Dcutr { .. }) { ", the standard way" } else { "" };
+                write!(f, "propose a direct connection by {transport}{wire}, to us at ")?;
+                list(f, candidates)
+            }
+            Self::AnswerPunch { transport, role, targets, .. } => {
+                write!(f, "take up its proposal of a direct connection by {transport}, {role}: ")?;
+                list(f, targets)
+            }
+            Self::RefusePunch { .. } => f.write_str("decline its proposal of a direct connection"),
+            Self::CancelPunch { punch } => write!(f, "drop try {punch} of a direct connection"),
+            Self::MapPort { transport, port } => write!(f, "ask the router for a way to {transport} port {port}"),
+            Self::UnmapPort { transport } => write!(f, "give the way through the router to our {transport} port back"),
+            Self::SetServices { relay, probes } => write!(f, "relay for {relay}, probe for {probes}"),
+            Self::SetMember { member: true, .. } => f.write_str("count it among the members"),
+            Self::SetMember { member: false, .. } => f.write_str("no longer count it among the members"),
             Self::SetKademliaServer { server: true } => f.write_str("serve the hash table"),
             Self::SetKademliaServer { server: false } => f.write_str("only ask the hash table"),
             Self::Route { .. } => f.write_str("put it into the routing table"),
@@ -276,6 +434,8 @@ impl fmt::Display for Query {
             Self::LookUp { near } => write!(f, "look up who is near {near}"),
             Self::LookUpRandom { .. } => f.write_str("look up who is near a random place"),
             Self::Members => f.write_str("ask who belongs to the network"),
+            Self::Relays => f.write_str("ask who relays for the network"),
+            Self::OfferRelay => f.write_str("announce that we relay for the network"),
             Self::Join => f.write_str("announce that we belong to the network"),
             Self::Record { .. } => f.write_str("look for its signed record"),
             Self::Publish { addresses } => {

@@ -39,6 +39,21 @@ pub enum KademliaMode {
     Server,
 }
 
+/// Whom a service is for, when the node can be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Service {
+    /// Servers: anyone. Others: members, once they are known to be reachable from the internet.
+    #[default]
+    Auto,
+    /// Nobody.
+    Off,
+    /// Members, whether we are known to be reachable or not.
+    Members,
+    /// Anyone, whether we are known to be reachable or not.
+    Anyone,
+}
+
 /// Everything that can be set. The fields' docs give default, unit and what a larger value costs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
@@ -61,20 +76,24 @@ pub struct Config {
     pub pinned: Vec<PinnedPeer>,
     /// The peer table and the dialler.
     pub lifecycle: LifecycleConfig,
-    /// Own addresses.
+    /// Own addresses, and ways through NATs.
     pub nat: NatConfig,
+    /// What others get when this node relays for them.
+    pub relay: RelayLimits,
     /// First peers, and whether there are enough.
     pub planner: BootstrapConfig,
 }
 
 /// Protocol names.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Protocols {
     /// `/elohim/id/1.0.0`: what identify calls the protocol version.
     pub identify: String,
     /// `/elohim/kad/1.0.0`.
     pub kademlia: String,
+    /// `/elohim/punch/1.0.0`: how a direct connection is proposed between Kinfolk nodes.
+    pub punch: String,
 }
 
 /// A peer that is never given up.
@@ -155,6 +174,68 @@ pub struct NatConfig {
     pub observation_ttl: Duration,
     /// A change of what we think of our reachability has to hold this long before it counts; default 15 s.
     pub dwell: Duration,
+    /// The first probe of an address comes this long after it was first seen; default 1 s (go). A probe may cost us
+    /// 100 kB of upload (AutoNAT v2's protection against abuse).
+    pub probe_after: Duration,
+    /// First wait after a probe that came to nothing, doubled each time up to `probe_retry_max`; default 5 s (go).
+    pub probe_retry: Duration,
+    /// See `probe_retry`; default 5 min (go).
+    pub probe_retry_max: Duration,
+    /// How often a proven address is probed again; default 1 h (go): 2 to 7 MB a day for three addresses.
+    pub probe_again: Duration,
+    /// A probe without answer is given up after this; default 30 s.
+    pub probe_timeout: Duration,
+    /// Whether to ask the home router for port mappings (UPnP, NAT-PMP, PCP); on by default, off for servers.
+    pub port_mapping: bool,
+    /// A router that has given no mapping by then gives none; default 15 s.
+    pub port_mapping_timeout: Duration,
+    /// Relays that are asked first, each with its peer id. Default: none; others are found by themselves.
+    pub relays: Vec<PeerAddress>,
+    /// Relays that are held while this node can't be reached directly, in distinct networks; default 2, 0 for none. Each
+    /// keeps a connection or two.
+    pub want_relays: u8,
+    /// So long after the start, not knowing whether others can reach us is reason enough for a relay; default 5 s.
+    pub relay_after: Duration,
+    /// A relay that has not answered by then will not; default 15 s.
+    pub reserve_timeout: Duration,
+    /// How long a reservation is taken to live, whatever the relay's clock says; default 1 h (the library's relay).
+    /// Renewed at half of it.
+    pub reservation_ttl: Duration,
+    /// Whether to try for direct connections where only relayed ones stand; on by default.
+    pub punching: bool,
+    /// A try for a direct connection without result is given up after this; default 12 s: the transports' own time-outs
+    /// are 5 s (QUIC) and 10 s.
+    pub punch_timeout: Duration,
+    /// Wait after the tries of one round have all failed, doubled each time up to `punch_retry_max`; default 30 s.
+    pub punch_retry: Duration,
+    /// See `punch_retry`; default 1 h.
+    pub punch_retry_max: Duration,
+    /// Whom to relay for; default `auto`.
+    pub relay_service: Service,
+    /// Whom to probe for; default `auto`.
+    pub probe_service: Service,
+}
+
+/// What a node gives others when it relays. Fixed at the start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+pub struct RelayLimits {
+    /// Reservations at once; default 32 (server 256). Each needs a connection: keep it below `lifecycle.high_water`.
+    pub reservations: u32,
+    /// Reservations of one network (/24 or /48) at once; default 8 (server 32): a family behind one NAT.
+    pub reservations_per_network: u32,
+    /// Circuits at once; default 16 (server 256).
+    pub circuits: u32,
+    /// Circuits from or to one peer at once; default 4 (server 8).
+    pub circuits_per_peer: u32,
+    /// How long a circuit may stand; default 1 day (server 2 h; the library: 2 min).
+    pub duration: Duration,
+    /// Bytes that a circuit may carry each way; default 1 GiB (server 128 MiB; the library: 128 KiB).
+    pub bytes: u64,
+    /// Requests (reservations, circuits) of one peer within a minute; default 30 (the library: 15).
+    pub requests_per_peer: u32,
+    /// The same of one network (/24 or /48); default 120 (the library: 60, of one address).
+    pub requests_per_network: u32,
 }
 
 /// Settings of `BootstrapPlanner`.
@@ -223,6 +304,7 @@ impl Config {
             pinned: Vec::new(),
             lifecycle: LifecycleConfig::default(),
             nat: NatConfig::default(),
+            relay: RelayLimits::default(),
             planner: BootstrapConfig::default(),
         }
     }
@@ -236,7 +318,17 @@ impl Config {
             dial_slots: 64,
             ..LifecycleConfig::default()
         };
-        Self { role: Role::Server, mdns: false, lifecycle, ..Self::desktop() }
+        let relay = RelayLimits {
+            reservations: 256,
+            reservations_per_network: 32,
+            circuits: 256,
+            circuits_per_peer: 8,
+            duration: Duration::from_secs(7_200),
+            bytes: 128 << 20,
+            ..RelayLimits::default()
+        };
+        let nat = NatConfig { port_mapping: false, ..NatConfig::default() };
+        Self { role: Role::Server, mdns: false, lifecycle, nat, relay, ..Self::desktop() }
     }
 
     /// The preset of a role.
@@ -274,9 +366,11 @@ impl Config {
             "network",
             "must be 1 to 64 letters, digits, '-', '_' or '.'",
         );
-        for (field, name) in
-            [("protocols.identify", &self.protocols.identify), ("protocols.kademlia", &self.protocols.kademlia)]
-        {
+        for (field, name) in [
+            ("protocols.identify", &self.protocols.identify),
+            ("protocols.kademlia", &self.protocols.kademlia),
+            ("protocols.punch", &self.protocols.punch),
+        ] {
             check(
                 name.starts_with('/') && name.len() > 1 && name.len() <= 128 && !name.contains(char::is_whitespace),
                 field,
@@ -369,6 +463,17 @@ impl Config {
             ("lifecycle.sync_timeout", lifecycle.sync_timeout),
             ("lifecycle.ask_timeout", lifecycle.ask_timeout),
             ("nat.observation_ttl", self.nat.observation_ttl),
+            ("nat.probe_after", self.nat.probe_after),
+            ("nat.probe_retry", self.nat.probe_retry),
+            ("nat.probe_retry_max", self.nat.probe_retry_max),
+            ("nat.probe_again", self.nat.probe_again),
+            ("nat.probe_timeout", self.nat.probe_timeout),
+            ("nat.port_mapping_timeout", self.nat.port_mapping_timeout),
+            ("nat.reserve_timeout", self.nat.reserve_timeout),
+            ("nat.reservation_ttl", self.nat.reservation_ttl),
+            ("nat.punch_timeout", self.nat.punch_timeout),
+            ("nat.punch_retry", self.nat.punch_retry),
+            ("nat.punch_retry_max", self.nat.punch_retry_max),
             ("planner.isolated_after", self.planner.isolated_after),
             ("planner.retry_min", self.planner.retry_min),
             ("planner.retry_max", self.planner.retry_max),
@@ -385,11 +490,36 @@ impl Config {
             ("lifecycle.proof_quic", lifecycle.proof_quic),
             ("lifecycle.proof_tcp", lifecycle.proof_tcp),
             ("nat.dwell", self.nat.dwell),
+            ("nat.relay_after", self.nat.relay_after),
         ] {
             check(span <= day, field, "must be at most 1 day");
         }
         check((4..=255).contains(&self.nat.max_candidates), "nat.max_candidates", "must be 4 to 255");
         check((1..=8).contains(&self.nat.observers), "nat.observers", "must be 1 to 8");
+        check(self.nat.relays.len() <= 16, "nat.relays", "at most 16 relays");
+        for (at, relay) in self.nat.relays.iter().enumerate() {
+            let field = format!("nat.relays[{at}]");
+            let address = relay.address.as_ref();
+            check(
+                relay.peer.is_some() && address.is_some_and(|address| !address.is_relayed()),
+                &field,
+                "needs an address and the relay's peer id: /dns4/relay.example/udp/4001/quic-v1/p2p/PEER",
+            );
+            let nowhere = address.is_some_and(|address| {
+                address.port() == Some(0) || address.scope().is_some_and(|scope| !scope.is_dialable())
+            });
+            check(!nowhere, &field, "nobody can be at such an address");
+        }
+        check(self.nat.want_relays <= 8, "nat.want_relays", "must be at most 8");
+        let limits = &self.relay;
+        check(limits.reservations <= 100_000, "relay.reservations", "must be at most 100 000");
+        check(limits.circuits <= 100_000, "relay.circuits", "must be at most 100 000");
+        check(
+            limits.duration >= Duration::from_secs(10) && limits.duration <= Duration::from_secs(31 * 86_400),
+            "relay.duration",
+            "must be 10 seconds to 31 days",
+        );
+        check(limits.bytes >= 1 << 16, "relay.bytes", "must be at least 65 536");
         check((1..=64).contains(&self.planner.max_queries), "planner.max_queries", "must be 1 to 64");
         check(self.planner.first_lookups <= 64, "planner.first_lookups", "must be at most 64");
         if errors.is_empty() { Ok(ValidConfig(self)) } else { Err(errors) }
@@ -399,7 +529,11 @@ impl Config {
 impl Protocols {
     /// The names that a network's name gives.
     pub fn of(network: &str) -> Self {
-        Self { identify: format!("/{network}/id/1.0.0"), kademlia: format!("/{network}/kad/1.0.0") }
+        Self {
+            identify: format!("/{network}/id/1.0.0"),
+            kademlia: format!("/{network}/kad/1.0.0"),
+            punch: format!("/{network}/punch/1.0.0"),
+        }
     }
 }
 
@@ -407,6 +541,12 @@ impl Protocols {
 impl Default for Config {
     fn default() -> Self {
         Self::desktop()
+    }
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Self::of("elohim")
     }
 }
 
@@ -447,6 +587,39 @@ impl Default for NatConfig {
             observers: 4,
             observation_ttl: Duration::from_secs(2_400),
             dwell: Duration::from_secs(15),
+            probe_after: Duration::from_secs(1),
+            probe_retry: Duration::from_secs(5),
+            probe_retry_max: Duration::from_secs(300),
+            probe_again: Duration::from_secs(3_600),
+            probe_timeout: Duration::from_secs(30),
+            port_mapping: true,
+            port_mapping_timeout: Duration::from_secs(15),
+            relays: Vec::new(),
+            want_relays: 2,
+            relay_after: Duration::from_secs(5),
+            reserve_timeout: Duration::from_secs(15),
+            reservation_ttl: Duration::from_secs(3_600),
+            punching: true,
+            punch_timeout: Duration::from_secs(12),
+            punch_retry: Duration::from_secs(30),
+            punch_retry_max: Duration::from_secs(3_600),
+            relay_service: Service::Auto,
+            probe_service: Service::Auto,
+        }
+    }
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self {
+            reservations: 32,
+            reservations_per_network: 8,
+            circuits: 16,
+            circuits_per_peer: 4,
+            duration: Duration::from_secs(86_400),
+            bytes: 1 << 30,
+            requests_per_peer: 30,
+            requests_per_network: 120,
         }
     }
 }

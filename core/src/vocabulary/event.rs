@@ -1,7 +1,10 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::{fmt, net::IpAddr, time::Duration};
 
-use super::{Address, CommandId, ConnectionId, HeldId, ListenerId, PeerAddress, PeerId, RequestId, Time, ValidConfig};
+use super::{
+    Address, CommandId, ConnectionId, HeldId, ListenerId, Mapping, OfferId, PeerAddress, PeerId, ProbeVerdict,
+    PunchError, RequestId, ReserveError, Time, Transport, ValidConfig,
+};
 
 /// Everything that a node can be told. Each variant is plain data, cut to size by the shell (at most 32 addresses and
 /// 64 protocols; how much was cut is in the event), so the work for one event is bounded.
@@ -206,6 +209,112 @@ pub enum Event {
         address: Address,
     },
 
+    /// A probe of one of our addresses has ended.
+    Probed {
+        /// `Action::Probe`'s command.
+        probe: CommandId,
+        /// What it has shown.
+        verdict: ProbeVerdict,
+    },
+
+    /// A relay keeps a place for us, or has renewed it.
+    Reserved {
+        /// `Action::Reserve`'s command, the latest one to this relay.
+        reservation: CommandId,
+        /// What the relay allows each circuit to us; `None` for no limit.
+        limit: Option<CircuitLimit>,
+    },
+    /// Where the relay says that others reach us through it.
+    ReservedAt {
+        /// `Action::Reserve`'s command.
+        reservation: CommandId,
+        /// A circuit.
+        address: Address,
+    },
+    /// The relay keeps no place for us, or no longer.
+    ReservationEnded {
+        /// `Action::Reserve`'s command.
+        reservation: CommandId,
+        /// Why.
+        error: ReserveError,
+    },
+    /// A relayed connection has a limit. Comes right after `Connected`, or not at all.
+    CircuitLimited {
+        /// Which connection.
+        connection: ConnectionId,
+        /// The limit, counted from the connection's begin.
+        limit: CircuitLimit,
+    },
+    /// Another tenth of a relayed connection's bytes is used up.
+    CircuitUsed {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Bytes so far, both ways.
+        bytes: u64,
+    },
+    /// What we relay for a peer has changed.
+    Serving {
+        /// For whom.
+        peer: PeerId,
+        /// Whether it has a reservation here.
+        reserved: bool,
+        /// Circuits from or to it that are open here.
+        circuits: u32,
+    },
+
+    /// A peer with which a relayed connection stands proposes to try a direct one. Waits for `Action::AnswerPunch` or
+    /// `Action::RefusePunch`.
+    PunchOffered {
+        /// Named by the answer.
+        offer: OfferId,
+        /// The relayed connection.
+        connection: ConnectionId,
+        /// Who proposes.
+        peer: PeerId,
+        /// The NAT in front of it, by its own word. `None`: by the standard protocol, which does not say.
+        mapping: Option<Mapping>,
+        /// Where it can be dialled: at most 8, as it says. Not to be believed, only to be tried.
+        candidates: Vec<Address>,
+    },
+    /// A peer has taken up our proposal.
+    PunchAnswered {
+        /// `Action::Punch`'s command.
+        punch: CommandId,
+        /// The NAT in front of it, by its own word. `None`: by the standard protocol, which does not say.
+        mapping: Option<Mapping>,
+        /// Where it can be dialled: at most 8, as it says.
+        candidates: Vec<Address>,
+    },
+    /// A try came to nothing. What came of a good one is `Connected`, with the try as its origin.
+    PunchFailed {
+        /// `Action::Punch`'s or `Action::AnswerPunch`'s command.
+        punch: CommandId,
+        /// Why.
+        error: PunchError,
+    },
+
+    /// What the router at the border of the home network offers, after `Action::MapPort`.
+    Gateway {
+        /// UPnP.
+        upnp: bool,
+        /// NAT-PMP.
+        nat_pmp: bool,
+        /// PCP.
+        pcp: bool,
+    },
+    /// The router lets a port of its own lead to ours.
+    PortMapped {
+        /// To which of our ports.
+        transport: Transport,
+        /// The router's address and port, as it says.
+        external: Address,
+    },
+    /// The router no longer does, or never did.
+    PortUnmapped {
+        /// To which of our ports.
+        transport: Transport,
+    },
+
     /// The Kademlia routing table changed.
     Routed {
         /// Whose entry.
@@ -307,6 +416,9 @@ pub struct StoredPeer {
     pub pinned: bool,
     /// Never spoken to.
     pub blocked: bool,
+    /// It has relayed for us.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub relay: bool,
     /// Where it was, and who said so.
     pub addresses: Vec<StoredAddress>,
 }
@@ -365,6 +477,20 @@ pub enum Origin {
     Dial(CommandId),
     /// A dial of some behaviour that the core released.
     Held(HeldId),
+    /// A try to get a direct connection, of either side: `Action::Punch` or `Action::AnswerPunch`.
+    Punch(CommandId),
+    /// A peer that we have asked to probe an address comes to it: `Action::Probe`.
+    Probe(CommandId),
+}
+
+/// What a relay allows a relayed connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct CircuitLimit {
+    /// How long; `None` for ever.
+    pub duration: Option<Duration>,
+    /// How many bytes, each way; `None` for as many as there are.
+    pub bytes: Option<u64>,
 }
 
 /// Which behaviour acts.

@@ -41,3 +41,7 @@ id! {
     /// A request of a user or of the application, numbered by the shell. `Action::Answer` names it.
     RequestId, "r"
 }
+id! {
+    /// A peer's proposal of a direct connection, numbered by the shell. `Action::AnswerPunch` and `RefusePunch` name it.
+    OfferId, "o"
+}

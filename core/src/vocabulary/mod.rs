@@ -13,20 +13,22 @@ mod peer_id;
 mod reason;
 mod scope;
 mod time;
+mod traversal;
 
 pub use address::{Address, AddressError, Circuit, NameKind, PeerAddress, Transport};
-pub use command::{Action, Answer, AskError, Command, Query};
+pub use command::{Action, Answer, AskError, Command, PunchWire, Query};
 pub use config::{
-    BootstrapConfig, Config, ConfigError, KademliaMode, LifecycleConfig, NatConfig, PinnedPeer, Protocols, Role,
-    ValidConfig,
+    BootstrapConfig, Config, ConfigError, KademliaMode, LifecycleConfig, NatConfig, PinnedPeer, Protocols, RelayLimits,
+    Role, Service, ValidConfig,
 };
 pub use event::{
-    Ask, Asker, CloseCause, DialError, Direction, Event, Identity, Interfaces, ListenError, Origin, PingError, Prefix,
-    Refusal, Source, Started, StoredAddress, StoredPeer,
+    Ask, Asker, CircuitLimit, CloseCause, DialError, Direction, Event, Identity, Interfaces, ListenError, Origin,
+    PingError, Prefix, Refusal, Source, Started, StoredAddress, StoredPeer,
 };
-pub use ids::{CommandId, ConnectionId, HeldId, ListenerId, RequestId};
+pub use ids::{CommandId, ConnectionId, HeldId, ListenerId, OfferId, RequestId};
 pub use notice::{Health, Notice, Path, Reachability};
 pub use peer_id::{PeerId, PeerIdError};
 pub use reason::Reason;
 pub use scope::{Scope, network_of};
 pub use time::Time;
+pub use traversal::{Audience, Impasse, Mapping, NatFinding, ProbeVerdict, PunchError, PunchRole, ReserveError};

@@ -1,7 +1,10 @@
 use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
-use super::{Address, CloseCause, Direction, ListenError, PeerId, Source, Transport};
+use super::{
+    Address, CloseCause, Direction, Impasse, ListenError, NatFinding, PeerId, PunchError, ReserveError, Source,
+    Transport,
+};
 
 /// What the application and the user are told. The shell's stream of events is made of these.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,7 +92,61 @@ pub enum Notice {
         /// Where.
         address: Address,
     },
+    /// A direct connection was got through the NATs.
+    Punched {
+        /// With whom.
+        peer: PeerId,
+        /// By which transport.
+        transport: Transport,
+        /// At which try, from 1 on.
+        attempt: u32,
+    },
+    /// A try to get a direct connection came to nothing.
+    NotPunched {
+        /// With whom.
+        peer: PeerId,
+        /// By which transport.
+        transport: Transport,
+        /// Which try, from 1 on.
+        attempt: u32,
+        /// Why.
+        error: PunchError,
+    },
+    /// The peer stays on a relay for now.
+    StaysRelayed {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        impasse: Impasse,
+    },
+    /// A relay keeps a place for us: others reach us through it.
+    RelayHeld {
+        /// Which.
+        relay: PeerId,
+    },
+    /// A relay keeps no place for us, or no longer.
+    RelayNotHeld {
+        /// Which.
+        relay: PeerId,
+        /// Why.
+        error: ReserveError,
+    },
 
+    /// The router lets a port of its own lead to this node.
+    PortMapped {
+        /// The router's address and port.
+        address: Address,
+    },
+    /// The router does not let a port of its own lead to this node.
+    PortNotMapped {
+        /// To which of our ports.
+        transport: Transport,
+    },
+    /// It is known what kind of router stands between this node and the internet.
+    NatFound {
+        /// What kind.
+        finding: NatFinding,
+    },
     /// This node listens here.
     Listening {
         /// Where.
@@ -192,6 +249,11 @@ impl Notice {
             | Self::PeerExpired { peer }
             | Self::PeerDeferred { peer, .. }
             | Self::PeerUnreachable { peer }
+            | Self::Punched { peer, .. }
+            | Self::NotPunched { peer, .. }
+            | Self::StaysRelayed { peer, .. }
+            | Self::RelayHeld { relay: peer }
+            | Self::RelayNotHeld { relay: peer, .. }
             | Self::PeerDistrusted { peer } => Some(peer),
             Self::OwnIdentitySeen { .. }
             | Self::Listening { .. }
@@ -199,6 +261,9 @@ impl Notice {
             | Self::PortTaken { .. }
             | Self::HealthChanged { .. }
             | Self::ReachabilityChanged { .. }
+            | Self::PortMapped { .. }
+            | Self::PortNotMapped { .. }
+            | Self::NatFound { .. }
             | Self::BootstrapFailed { .. } => None,
         }
     }
@@ -227,6 +292,20 @@ impl fmt::Display for Notice {
                 "this node's identity is also in use at {address}; a copied data folder or SD card? Delete `identity` \
                  in one of them"
             ),
+            Self::Punched { transport, attempt, .. } => {
+                write!(f, "a direct connection by {transport} was got through the NATs, at try {attempt}")
+            }
+            Self::NotPunched { transport, attempt, error, .. } => {
+                write!(f, "try {attempt} of a direct connection, by {transport}, failed: {error}")
+            }
+            Self::StaysRelayed { impasse, .. } => write!(f, "stays relayed: {impasse}"),
+            Self::RelayHeld { .. } => f.write_str("relays for this node"),
+            Self::RelayNotHeld { error, .. } => write!(f, "does not relay for this node: {error}"),
+            Self::PortMapped { address } => write!(f, "the router lets {address} lead to this node"),
+            Self::PortNotMapped { transport } => {
+                write!(f, "the router lets no {transport} port of its own lead to this node")
+            }
+            Self::NatFound { finding } => fmt::Display::fmt(finding, f),
             Self::Listening { address } => write!(f, "listening on {address}"),
             Self::NotListening { address, error } => write!(f, "can't listen on {address}: {error}"),
             Self::PortTaken { address } => write!(f, "{address} is taken by another program; using another port"),

@@ -28,6 +28,17 @@ pub enum Reason {
     },
     /// It belongs to the network, and was not met so far.
     Member,
+    /// It may relay for us: that many relays are held, that many wanted.
+    RelayWanted {
+        /// Held.
+        have: u32,
+        /// Wanted.
+        want: u32,
+    },
+    /// Only a relayed connection stands, and a direct one may be had.
+    OnlyRelayed,
+    /// What the relay allows the connection is nearly used up.
+    CircuitWorn,
     /// A look-up needs to ask it.
     LookUp,
 
@@ -99,6 +110,38 @@ pub enum Reason {
     ConnectionLost,
     /// It introduced itself.
     Introduced,
+
+    /// Half of its time is over, or nobody knows how much is left.
+    Renewal,
+    /// Its place is doubtful: something through that relay has failed.
+    Doubtful,
+    /// A nearer relay is held.
+    BetterRelay,
+    /// No relay is needed.
+    NoRelayNeeded,
+    /// The relay keeps no place for us any more.
+    RelayLost,
+    /// Nobody has shown yet whether it leads here.
+    Unproven,
+    /// It is time to look again.
+    ProbeAgain,
+    /// This node seems to be behind a NAT.
+    BehindNat,
+    /// The router lets it lead here.
+    Mapped,
+    /// A direct connection is tried.
+    PunchTry {
+        /// Which try this is, from 1 on.
+        attempt: u32,
+    },
+    /// The other side proposes it.
+    Offered,
+    /// A direct connection stands.
+    AlreadyDirect,
+    /// We know no address of ours that it could dial.
+    NoCandidate,
+    /// Another try with it is under way.
+    Busy,
 
     /// The routing table is small.
     SmallTable {
@@ -211,7 +254,37 @@ impl fmt::Display for Reason {
             Self::SeenElsewhere => f.write_str("somebody there claims to be this node"),
             Self::Sync => f.write_str("of its data"),
             Self::WrongPeer { actual } => write!(f, "{actual} is at that address"),
+            Self::RelayWanted { have, want } => write!(f, "{have} of {want} wanted relays are held"),
+            Self::OnlyRelayed => f.write_str("only a relayed connection stands"),
+            Self::CircuitWorn => f.write_str("what the relay allows the connection is nearly used up"),
+            Self::Renewal => f.write_str("it is time to renew it"),
+            Self::Doubtful => f.write_str("something through that relay has failed"),
+            Self::BetterRelay => f.write_str("a nearer relay is held"),
+            Self::NoRelayNeeded => f.write_str("this node needs no relay"),
+            Self::RelayLost => f.write_str("the relay keeps no place for this node any more"),
+            Self::Unproven => f.write_str("nobody has shown yet whether it leads here"),
+            Self::ProbeAgain => f.write_str("it is time to look again whether it leads here"),
+            Self::BehindNat => f.write_str("this node seems to be behind a NAT"),
+            Self::Mapped => f.write_str("the router lets it lead here"),
+            Self::PunchTry { attempt } => write!(f, "a direct connection is tried, for the {}", Ordinal(*attempt)),
+            Self::Offered => f.write_str("the other side proposes it"),
+            Self::AlreadyDirect => f.write_str("a direct connection stands"),
+            Self::NoCandidate => f.write_str("no address is known at which others see this node"),
+            Self::Busy => f.write_str("another try with it is under way"),
             Self::StateChanged => f.write_str("things have changed"),
+        }
+    }
+}
+
+struct Ordinal(u32);
+
+impl fmt::Display for Ordinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("first time"),
+            2 => f.write_str("second time"),
+            3 => f.write_str("third time"),
+            n => write!(f, "{n}th time"),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use kinfolk_core::{Address, KademliaMode, PeerAddress, PinnedPeer, Role};
+use kinfolk_core::{Address, KademliaMode, PeerAddress, PinnedPeer, Role, Service};
 use kinfolk_shell::network::ids::parse_address;
 use toml::de::DeValue;
 
@@ -187,6 +187,28 @@ impl Setting for Role {
     }
 }
 
+impl Setting for Service {
+    fn read(raw: &Raw) -> Result<Self, Wrong> {
+        match raw.text() {
+            Some("auto") => Ok(Self::Auto),
+            Some("off") => Ok(Self::Off),
+            Some("members") => Ok(Self::Members),
+            Some("anyone") => Ok(Self::Anyone),
+            _ => Err(Wrong::expected("\"auto\", \"off\", \"members\" or \"anyone\"", raw)),
+        }
+    }
+
+    fn show(&self) -> toml::Value {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+            Self::Members => "members",
+            Self::Anyone => "anyone",
+        }
+        .into()
+    }
+}
+
 impl Setting for KademliaMode {
     fn read(raw: &Raw) -> Result<Self, Wrong> {
         match raw.text() {
@@ -281,6 +303,17 @@ impl Setting for Bytes {
         let (unit, size) =
             SIZE_UNITS.iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size)).unwrap_or(&("B", 1));
         format!("{}{unit}", self.0 / size).into()
+    }
+}
+
+/// The core counts bytes without a type of its own.
+impl Setting for u64 {
+    fn read(raw: &Raw) -> Result<Self, Wrong> {
+        Bytes::read(raw).map(|bytes| bytes.0)
+    }
+
+    fn show(&self) -> toml::Value {
+        Bytes(*self).show()
     }
 }
 

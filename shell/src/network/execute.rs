@@ -71,6 +71,18 @@ impl<A: NetworkBehaviour> Network<A> {
                     kademlia.set_mode(Some(mode));
                 }
             }
+            Action::Probe { .. }
+            | Action::CancelProbe { .. }
+            | Action::Reserve { .. }
+            | Action::Unreserve { .. }
+            | Action::Punch { .. }
+            | Action::AnswerPunch { .. }
+            | Action::RefusePunch { .. }
+            | Action::CancelPunch { .. }
+            | Action::MapPort { .. }
+            | Action::UnmapPort { .. }
+            | Action::SetServices { .. }
+            | Action::SetMember { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
             Action::Route { peer, addresses } => self.route(id, peer, addresses),
             Action::Unroute { peer } => self.unroute(peer),
             Action::Query(query) => self.query(id, query),

@@ -101,6 +101,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 let peer = peer_to_libp2p(peer);
                 Ok((kademlia.get_record(record::key_of(&peer)), Kind::Record { peer, newest: None }))
             }
+            Question::Relays | Question::OfferRelay => Err(Refusal::NotBuiltIn),
             Question::Publish { addresses } => self.publish(addresses).map(|id| (id, Kind::Tell)),
         };
         match begun {

@@ -150,7 +150,7 @@ fn stored(number: u8, pinned: bool, blocked: bool) -> StoredPeer {
         source: Source::Manual,
         proven: true,
     };
-    StoredPeer { peer: peer(number), pinned, blocked, addresses: vec![address] }
+    StoredPeer { peer: peer(number), pinned, blocked, relay: false, addresses: vec![address] }
 }
 
 /// Commands with the things in them that redaction must find.

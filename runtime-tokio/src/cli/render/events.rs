@@ -62,6 +62,8 @@ impl Narrator {
             }
             // The application's data flow is the application's to tell.
             Notice::PeerSyncing { .. } | Notice::PeerSynced { .. } => return None,
+            // The end of the story is told, not each try.
+            Notice::NotPunched { .. } => return None,
             Notice::PeerDiscovered { .. }
             | Notice::PeerIdentified { .. }
             | Notice::PathChanged { .. }
@@ -70,6 +72,13 @@ impl Narrator {
             | Notice::PeerUnreachable { .. }
             | Notice::PeerDistrusted { .. }
             | Notice::OwnIdentitySeen { .. }
+            | Notice::Punched { .. }
+            | Notice::StaysRelayed { .. }
+            | Notice::RelayHeld { .. }
+            | Notice::RelayNotHeld { .. }
+            | Notice::PortMapped { .. }
+            | Notice::PortNotMapped { .. }
+            | Notice::NatFound { .. }
             | Notice::NotListening { .. }
             | Notice::PortTaken { .. }
             | Notice::HealthChanged { .. }
@@ -151,6 +160,14 @@ fn explained(notice: &Notice) -> bool {
         | Notice::PeerSyncing { .. }
         | Notice::PeerSynced { .. }
         | Notice::OwnIdentitySeen { .. }
+        | Notice::Punched { .. }
+        | Notice::NotPunched { .. }
+        | Notice::StaysRelayed { .. }
+        | Notice::RelayHeld { .. }
+        | Notice::RelayNotHeld { .. }
+        | Notice::PortMapped { .. }
+        | Notice::PortNotMapped { .. }
+        | Notice::NatFound { .. }
         | Notice::Listening { .. }
         | Notice::NotListening { .. }
         | Notice::PortTaken { .. }
