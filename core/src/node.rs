@@ -159,7 +159,7 @@ impl Running {
             nat.absorb(cx, lifecycle, event);
             planner.absorb(cx, lifecycle, event);
             lifecycle.step(cx);
-            nat.step(cx);
+            nat.step(cx, lifecycle);
             hear(cx, lifecycle, planner);
             planner.step(cx, lifecycle, nat);
             lifecycle.reconcile(cx, planner.wants());
@@ -227,8 +227,8 @@ impl<'a> View<'a> {
             nat: None,
             gateway: None,
             port_mappings: Vec::new(),
-            relays: Vec::new(),
-            relays_wanted: 0,
+            relays: nat.relays.views(lifecycle),
+            relays_wanted: nat.relays.wanted(),
             services: ServiceView::default(),
             kademlia_server: nat.is_kademlia_server(),
             routing_table: planner.routing_table(),

@@ -7,8 +7,12 @@
 //! Relays, probes and hole punching build on these sets and belong here.
 
 mod listeners;
+mod punching;
+mod relays;
 
 pub(crate) use listeners::Listeners;
+pub(crate) use punching::Punching;
+pub(crate) use relays::Relays;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +34,8 @@ use crate::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct NatPolicy {
     listeners: Listeners,
+    pub(crate) relays: Relays,
+    pub(crate) punching: Punching,
     candidates: BTreeMap<Address, Candidate>,
     advertised: BTreeSet<Address>,
     /// Networks from which somebody came to us over the internet, and when last.
@@ -64,7 +70,9 @@ const MAX_VISITORS: usize = 8;
 const VISITORS: usize = 2;
 
 impl NatPolicy {
-    pub(crate) fn absorb(&mut self, cx: &mut Cx<'_>, lifecycle: &PeerLifecycle, event: &Event) {
+    pub(crate) fn absorb(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, event: &Event) {
+        self.relays.absorb(cx, lifecycle, event);
+        self.punching.absorb(cx, lifecycle, event);
         match event {
             Event::Listening { listener, command, address } => {
                 self.listeners.listening(cx, *listener, *command, address);
@@ -165,8 +173,10 @@ impl NatPolicy {
         self.stirred = true;
     }
 
-    pub(crate) fn step(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
         self.listeners.step(cx);
+        self.relays.step(cx, lifecycle, self.reachability);
+        self.punching.step(cx, lifecycle);
         let due = self.deadline(cx.config).is_some_and(|at| at <= cx.now);
         if !core::mem::take(&mut self.stirred) && !due {
             return;
@@ -188,7 +198,8 @@ impl NatPolicy {
         let heard = self.candidates.values().filter(|candidate| !candidate.confirmed).map(|candidate| &candidate.heard);
         let old = observed.into_iter().chain(heard).chain(self.visitors.values()).min().map(|at| *at + ttl);
         let verdict = self.pending.map(|(_, since)| since + config.nat.dwell);
-        old.into_iter().chain(verdict).chain(self.listeners.deadline()).min()
+        let parts = [self.listeners.deadline(), self.relays.deadline(), self.punching.deadline()];
+        old.into_iter().chain(verdict).chain(parts.into_iter().flatten()).min()
     }
 
     pub(crate) const fn reachability(&self) -> Reachability {
