@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 /// | `dials.` | `released`, `refused` and `without_address` (of behaviours), `to_ourselves`, `addresses_failed_before_success` (of dials that succeeded elsewhere) |
 /// | `identify.`, `pings.` | `sent`, `pushed`, `unchanged`, `too_often` (not heeded); `unsupported` |
 /// | `kademlia.` | requests of others (`find_node`, `get_providers`, `get_record`, `add_provider`, `put_record`), `older_answers`, `addresses_pruned` (learnt by reaching a peer, not told to others), `other_queries` (its own, or dropped ones), `not_routed`, `modes` |
+/// | `punch.` | proposals of others that were dropped: `too_many_offers`, `unreadable_offers`, `unanswered_offers` |
 /// | `addresses.`, `listeners.` | what behaviours say of addresses, and listeners of theirs |
 /// | `unknown` | what this version of libp2p should not say |
 #[derive(Clone, Default, PartialEq, Eq, Debug)]

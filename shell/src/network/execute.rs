@@ -71,14 +71,18 @@ impl<A: NetworkBehaviour> Network<A> {
                     kademlia.set_mode(Some(mode));
                 }
             }
+            Action::Punch { connection, peer, wire, transport, candidates, near } => {
+                self.punch(id, *connection, peer, *wire, *transport, candidates, *near);
+            }
+            Action::AnswerPunch { offer, peer, transport, role, mapping, candidates, targets } => {
+                self.answer_punch(id, *offer, peer, *transport, *role, *mapping, candidates, targets);
+            }
+            Action::RefusePunch { offer, .. } => self.refuse_punch(id, *offer),
+            Action::CancelPunch { punch } => self.cancel_punch(*punch),
             Action::Probe { .. }
             | Action::CancelProbe { .. }
             | Action::Reserve { .. }
             | Action::Unreserve { .. }
-            | Action::Punch { .. }
-            | Action::AnswerPunch { .. }
-            | Action::RefusePunch { .. }
-            | Action::CancelPunch { .. }
             | Action::MapPort { .. }
             | Action::UnmapPort { .. }
             | Action::SetServices { .. }

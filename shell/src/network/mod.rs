@@ -19,6 +19,7 @@ mod guard;
 pub mod ids;
 mod kademlia;
 mod pings;
+mod punch;
 mod record;
 mod repeats;
 mod shelf;
@@ -57,6 +58,7 @@ use crate::driver::{Happened, World};
 use behaviour::{Behaviour, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
+use punch::Punches;
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -115,9 +117,14 @@ pub enum NetworkError {
     /// The identity can't be used for encryption.
     #[error("the identity can't be used for encrypted connections: {0}")]
     Key(String),
-    /// The hash table's protocol name is none.
-    #[error("protocols.kademlia: {0:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
-    Protocol(String),
+    /// A protocol's name is none.
+    #[error("protocols.{setting}: {name:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
+    Protocol {
+        /// Which.
+        setting: &'static str,
+        /// What it is.
+        name: String,
+    },
     /// mDNS can't be started.
     #[error("looking for peers on the home network (mDNS) can't be started: {0}; `mdns = false` goes without")]
     Mdns(#[source] io::Error),
@@ -148,6 +155,7 @@ pub struct Network<A: NetworkBehaviour> {
     held: VecDeque<Held>,
     released: HashMap<ConnectionId, Released>,
     last_held: u64,
+    punches: Punches,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
     /// Queries of the core under way.
@@ -275,6 +283,7 @@ impl<A: NetworkBehaviour> Network<A> {
             held: VecDeque::new(),
             released: HashMap::new(),
             last_held: 0,
+            punches: Punches::default(),
             listeners: HashMap::new(),
             last_listener: 0,
             queries: HashMap::new(),

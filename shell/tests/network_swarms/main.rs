@@ -12,4 +12,7 @@ mod held_dials;
 mod hostile_peers;
 mod introductions_and_pings;
 mod listening;
+mod punching;
+mod punching_with_others;
+mod relayed;
 mod without_tokio;
