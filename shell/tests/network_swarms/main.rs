@@ -14,5 +14,6 @@ mod introductions_and_pings;
 mod listening;
 mod punching;
 mod punching_with_others;
+mod punching_with_rogues;
 mod relayed;
 mod without_tokio;

@@ -5,7 +5,7 @@ use kinfolk_core::{
 
 use crate::{
     harness::Peer,
-    relayed::{Offer, Pair, offered, punch_failed, punched},
+    relayed::{Offer, Pair, punch_failed, punched},
 };
 
 /// Nobody answers there, and nothing is sent back: a port of our own that is not libp2p's.

@@ -16,7 +16,7 @@ use libp2p::{
     tcp, yamux,
 };
 
-use crate::harness::{Peer, settings, until, wait};
+use crate::harness::{Peer, settings, wait};
 
 pub(crate) type Client = relay::client::Behaviour;
 
@@ -32,7 +32,10 @@ impl Relay {
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
             .unwrap()
-            .with_behaviour(|key| relay::Behaviour::new(key.public().to_peer_id(), relay::Config::default()))
+            .with_behaviour(|key| {
+                let config = relay::Config { max_circuit_bytes: u64::MAX, ..relay::Config::default() };
+                relay::Behaviour::new(key.public().to_peer_id(), config)
+            })
             .unwrap()
             .build();
         swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
@@ -220,11 +223,6 @@ impl Pair {
     /// Waits for an event at `a` (0) or `b` (1).
     pub(crate) async fn wait<T>(&mut self, who: usize, what: &str, find: impl FnMut(&Event) -> Option<T>) -> T {
         wait(&mut [&mut self.a.peer, &mut self.b.peer], who, what, find).await
-    }
-
-    /// Waits until something of both is so.
-    pub(crate) async fn until<T>(&mut self, what: &str, done: impl FnMut(&mut [&mut Peer<Client>]) -> Option<T>) -> T {
-        until(&mut [&mut self.a.peer, &mut self.b.peer], what, done).await
     }
 
     /// Waits for a proposal.

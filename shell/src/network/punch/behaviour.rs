@@ -255,3 +255,74 @@ impl NetworkBehaviour for Punch {
 fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> ConnectionId {
+        ConnectionId::new_unchecked(number)
+    }
+
+    /// What it has said, and which offers its handlers were told to refuse.
+    fn drain(punch: &mut Punch) -> (Vec<Said>, usize) {
+        let (mut said, mut refused) = (vec![], 0);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(out) = punch.poll(&mut cx) {
+            if let ToSwarm::GenerateEvent(event) = out {
+                said.push(event);
+            } else if let ToSwarm::NotifyHandler { event: ToHandler::Refuse { .. }, .. } = out {
+                refused += 1;
+            } else {
+                panic!("{out:?}");
+            }
+        }
+        (said, refused)
+    }
+
+    fn circuit() -> Multiaddr {
+        "/ip4/45.10.20.1/tcp/1/p2p-circuit".parse().unwrap()
+    }
+
+    #[test]
+    fn so_many_offers_wait_and_no_more() {
+        let mut punch = Punch::new(StreamProtocol::new("/punch"));
+        let peer = PeerId::random();
+        let offer = |punch: &mut Punch, number| {
+            let (wire, terms) = (Wire::Dcutr, Terms::default());
+            let event = FromHandler::Offered { offer: 1, wire, terms };
+            punch.on_connection_handler_event(peer, id(number), event);
+        };
+        for number in 0..=MAX_OFFERS {
+            punch.handle_established_inbound_connection(id(number), peer, &circuit(), &circuit()).unwrap();
+            offer(&mut punch, number);
+        }
+        let (said, refused) = drain(&mut punch);
+        assert_eq!((said.len(), refused), (MAX_OFFERS + 1, 1));
+        assert!(matches!(said.last(), Some(Said::Dropped(Dropped::TooMany))));
+        // An answer, a withdrawal and a lost connection make room.
+        assert!(punch.refuse(OfferId(1)));
+        punch.on_connection_handler_event(peer, id(1), FromHandler::Withdrawn { offer: 1 });
+        punch.gone(id(2));
+        assert_eq!(punch.offers.len(), MAX_OFFERS - 3);
+        drain(&mut punch);
+        for number in 61..65 {
+            offer(&mut punch, number);
+        }
+        let dropped = drain(&mut punch).0.iter().filter(|said| matches!(said, Said::Dropped(_))).count();
+        assert_eq!(dropped, 1);
+    }
+
+    #[test]
+    fn direct_connections_have_no_part_in_it() {
+        let mut punch = Punch::new(StreamProtocol::new("/punch"));
+        let direct: Multiaddr = "/ip4/45.10.20.1/tcp/1".parse().unwrap();
+        let peer = PeerId::random();
+        punch.handle_established_inbound_connection(id(1), peer, &direct, &direct).unwrap();
+        assert!(punch.relayed.is_empty());
+        punch
+            .handle_established_outbound_connection(id(2), peer, &circuit(), Endpoint::Dialer, PortUse::Reuse)
+            .unwrap();
+        assert_eq!(punch.relayed.len(), 1);
+    }
+}

@@ -26,7 +26,7 @@ use super::{
     wire::{Channel, Kind, Terms},
 };
 
-type Talk = Channel<Stream>;
+type Talk = Box<Channel<Stream>>;
 type Event = ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, CommandId, FromHandler>;
 
 /// What the behaviour wants.
@@ -98,7 +98,7 @@ pub(crate) enum FromHandler {
 pub(crate) enum Dropped {
     /// A proposal while another one waits, or while too many do.
     TooMany,
-    /// A proposal that can't be read.
+    /// A proposal that can't be read, or never comes to its end.
     Unreadable,
     /// A proposal that nobody answered.
     Unanswered,
@@ -190,7 +190,7 @@ impl Handler {
     fn opened(&mut self, command: CommandId, stream: Stream) {
         let Some(proposing) = self.proposal.as_mut().filter(|proposing| proposing.command == command) else { return };
         let Stage::Opening(terms) = &proposing.stage else { return };
-        proposing.stage = Stage::Asking(ask(Channel::new(stream, proposing.wire), terms.clone()).boxed());
+        proposing.stage = Stage::Asking(ask(Box::new(Channel::new(stream, proposing.wire)), terms.clone()).boxed());
     }
 
     fn not_opened(&mut self, command: CommandId, error: StreamUpgradeError<Infallible>) {
@@ -212,7 +212,7 @@ impl Handler {
             return self.tell(FromHandler::Dropped(Dropped::TooMany));
         }
         self.last_offer += 1;
-        let mut talk = Channel::new(stream, wire);
+        let mut talk = Box::new(Channel::new(stream, wire));
         let reading = async move {
             let terms = talk.read(Kind::Proposal).await?;
             Ok((talk, terms))
@@ -330,13 +330,15 @@ impl Handler {
         if gone.is_pending() && !late {
             return;
         }
-        if let Some(Offer { stage, .. }) = self.offer.take() {
-            if let OfferStage::Open(_) = stage {
+        match self.offer.take().map(|offer| offer.stage) {
+            Some(OfferStage::Open(_)) => {
                 self.tell(FromHandler::Withdrawn { offer: number });
+                if late {
+                    self.tell(FromHandler::Dropped(Dropped::Unanswered));
+                }
             }
-            if late {
-                self.tell(FromHandler::Dropped(Dropped::Unanswered));
-            }
+            Some(OfferStage::Reading(_)) => self.tell(FromHandler::Dropped(Dropped::Unreadable)),
+            None => {}
         }
     }
 
