@@ -20,6 +20,7 @@ pub(crate) enum Purpose {
     Listen = 9,
     Record = 10,
     Defer = 11,
+    Probe = 15,
 }
 
 pub(crate) fn draw(seed: u64, purpose: Purpose, key: u64, attempt: u64) -> u64 {

@@ -23,7 +23,7 @@ impl Relays {
     }
 
     /// Where others reach us through the relays that are held.
-    pub(super) fn circuits(&self) -> impl Iterator<Item = &Address> {
+    pub(super) fn circuits(&self) -> impl Iterator<Item = &Address> + Clone {
         core::iter::empty()
     }
 
