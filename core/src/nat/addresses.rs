@@ -50,8 +50,8 @@ pub(super) struct Candidate {
     confidence: u8,
     /// Not probed before.
     probe_at: Time,
-    /// When it was last spoken of.
-    heard: Time,
+    /// When it was last spoken of; `None`: nobody speaks of it any more.
+    heard: Option<Time>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -103,7 +103,7 @@ impl OwnAddresses {
                 && candidate.observers.remove(&network).is_some()
                 && candidate.observers.is_empty()
             {
-                candidate.heard = Time::ZERO;
+                candidate.heard = None;
                 candidate.probe_at = now;
             }
         }
@@ -154,7 +154,7 @@ impl OwnAddresses {
             self.candidates.insert(address.clone(), Candidate { probe_at, ..Candidate::default() });
         }
         let candidate = self.candidates.get_mut(address)?;
-        candidate.heard = cx.now;
+        candidate.heard = Some(cx.now);
         Some(candidate)
     }
 
@@ -262,7 +262,7 @@ impl OwnAddresses {
             candidate.own
                 || candidate.confirmed
                 || (Kind::of(address).is_some_and(|kind| kind.is_listened(cx.here))
-                    && (candidate.is_kept() || candidate.heard + ttl > now))
+                    && (candidate.is_kept() || candidate.heard.is_some_and(|heard| heard + ttl > now)))
         });
     }
 
@@ -276,7 +276,7 @@ impl OwnAddresses {
                 candidate.own = false;
                 candidate.standing = Standing::Unjudged;
                 candidate.confidence = 0;
-                candidate.heard = candidate.observers.values().max().copied().unwrap_or_default();
+                candidate.heard = candidate.observers.values().max().copied();
             }
         }
         // Some room is always left for what others say.
@@ -294,7 +294,11 @@ impl OwnAddresses {
     pub(super) fn deadline(&self, config: &NatConfig) -> Option<Time> {
         let ttl = config.observation_ttl;
         let observed = self.candidates.values().flat_map(|candidate| candidate.observers.values());
-        let heard = self.candidates.values().filter(|candidate| !candidate.is_kept()).map(|candidate| &candidate.heard);
+        let heard = self
+            .candidates
+            .values()
+            .filter(|candidate| !candidate.is_kept())
+            .filter_map(|candidate| candidate.heard.as_ref());
         let visitors = self.visitors.values().flat_map(BTreeMap::values);
         let old = observed.chain(heard).chain(visitors).min().map(|at| *at + ttl);
         let trust = self.candidates.values().filter_map(|candidate| candidate.trust_at).min();
@@ -436,7 +440,7 @@ impl Candidate {
         self.trust_at = None;
         self.standing = Standing::Unjudged;
         self.confidence = 0;
-        self.heard = self.observers.values().max().copied().unwrap_or_default();
+        self.heard = self.observers.values().max().copied();
     }
 
     fn doubt(&mut self, now: Time) {
@@ -449,7 +453,7 @@ impl Candidate {
         self.own || self.mapped || self.confirmed || self.standing == Standing::Proven
     }
 
-    fn worth(&self) -> (bool, bool, bool, usize, Time) {
+    fn worth(&self) -> (bool, bool, bool, usize, Option<Time>) {
         let proven = self.standing == Standing::Proven;
         (self.mapped, proven, self.confirmed, self.observers.len(), self.heard)
     }

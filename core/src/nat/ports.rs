@@ -39,8 +39,10 @@ enum Answer {
     Awaited(Time),
     /// The router leads this address of its own here.
     Given(Address),
-    /// None came, or what was given was taken back.
+    /// None came.
     Missing,
+    /// What was given was taken back.
+    TakenBack,
     /// This node can't ask.
     CannotAsk,
 }
@@ -98,7 +100,7 @@ impl Ports {
         port.answer = Answer::Given(external.clone());
         own.mapped(cx, transport, Some(external));
         if external.scope().is_some_and(Scope::is_global) {
-            cx.tell(Notice::PortMapped { address: external.clone() }, Reason::Mapped);
+            cx.tell(Notice::PortMapped { address: external.clone() }, Reason::BehindNat);
         }
     }
 
@@ -108,12 +110,13 @@ impl Ports {
     }
 
     fn missing(&mut self, cx: &mut Cx<'_>, transport: Transport, reason: Reason) {
-        if let Some(port) = self.asked.get_mut(&transport)
-            && matches!(port.answer, Answer::Awaited(_) | Answer::Given(_))
-        {
-            port.answer = Answer::Missing;
-            cx.tell(Notice::PortNotMapped { transport }, reason);
-        }
+        let Some(port) = self.asked.get_mut(&transport) else { return };
+        port.answer = match port.answer {
+            Answer::Awaited(_) => Answer::Missing,
+            Answer::Given(_) => Answer::TakenBack,
+            Answer::Missing | Answer::TakenBack | Answer::CannotAsk => return,
+        };
+        cx.tell(Notice::PortNotMapped { transport }, reason);
     }
 
     pub(super) fn refused(&mut self, command: CommandId) {
@@ -133,7 +136,7 @@ impl Ports {
     pub(super) fn deadline(&self) -> Option<Time> {
         let until = |port: &Port| match port.answer {
             Answer::Awaited(until) => Some(until),
-            Answer::Given(_) | Answer::Missing | Answer::CannotAsk => None,
+            Answer::Given(_) | Answer::Missing | Answer::TakenBack | Answer::CannotAsk => None,
         };
         self.asked.values().filter_map(until).min()
     }
@@ -147,7 +150,7 @@ impl Ports {
         }
         let external = self.asked.values().filter_map(|port| match &port.answer {
             Answer::Given(external) => external.host_ip(),
-            Answer::Awaited(_) | Answer::Missing | Answer::CannotAsk => None,
+            Answer::Awaited(_) | Answer::Missing | Answer::TakenBack | Answer::CannotAsk => None,
         });
         for ip in external {
             match Scope::of(ip) {
@@ -188,7 +191,7 @@ impl Ports {
             transport: *transport,
             external: match &port.answer {
                 Answer::Given(external) => Some(external),
-                Answer::Awaited(_) | Answer::Missing | Answer::CannotAsk => None,
+                Answer::Awaited(_) | Answer::Missing | Answer::TakenBack | Answer::CannotAsk => None,
             },
         })
     }
