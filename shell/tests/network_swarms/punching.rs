@@ -5,7 +5,7 @@ use kinfolk_core::{
 
 use crate::{
     harness::Peer,
-    relayed::{Offer, Pair, punch_failed, punched},
+    relayed::{Node, Offer, Pair, punch_failed, punched},
 };
 
 /// Nobody answers there, and nothing is sent back: a port of our own that is not libp2p's.
@@ -329,4 +329,69 @@ async fn a_proposal_that_is_withdrawn_makes_room_for_the_next() {
     assert_eq!(pair.wait(1, "no", refused(refuse)).await, Refusal::Gone);
     let answer = pair.b.answer(&offer, Transport::Quic, PunchRole::Accept, &offer.candidates);
     pair.direct([punch, answer]).await;
+}
+
+/// Whether somebody else than the core can reach this address through `node`.
+async fn is_open(node: &mut Node, address: &Address) -> bool {
+    let nobody = libp2p::PeerId::random();
+    let circuit = format!("{address}/p2p/{nobody}/p2p-circuit");
+    node.peer.run(Action::Listen { address: circuit.parse().unwrap() });
+    let (held, peer) = node
+        .peer
+        .wait("the relay client to dial", |event| match event {
+            Event::DialHeld { held, peer, .. } => Some((*held, *peer)),
+            _ => None,
+        })
+        .await;
+    node.peer.run(Action::Release { held, peer });
+    let failed = |event: &Event| match event {
+        Event::HeldFailed { held: of, error } if *of == held => Some(error.clone()),
+        _ => None,
+    };
+    node.peer.wait("its dial to end", failed).await != DialError::Denied
+}
+
+#[tokio::test]
+async fn the_home_network_is_open_to_a_try_only() {
+    let mut pair = Pair::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent: Address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port()).parse().unwrap();
+    assert!(!is_open(&mut pair.b, &silent).await);
+    let punch = pair.a.propose(pair.at_a, pair.b.id(), Transport::Tcp);
+    let offer = pair.offer(1).await;
+    let answer = pair.b.answer(&offer, Transport::Tcp, PunchRole::Dial, std::slice::from_ref(&silent));
+    tokio::select! {
+        came = listener.accept() => drop(came.unwrap()),
+        _ = pair.wait(1, "never", |_| None::<()>) => unreachable!(),
+    }
+    let error = pair.wait(1, "the failure", punch_failed(answer)).await;
+    assert_eq!(error, PunchError::Dial(DialError::Handshake));
+    assert!(!is_open(&mut pair.b, &silent).await);
+    // Also after what has succeeded.
+    pair.a.peer.run(Action::CancelPunch { punch });
+    let punch = pair.a.propose(pair.at_a, pair.b.id(), Transport::Tcp);
+    let offer = pair.offer(1).await;
+    let answer = pair.b.answer(&offer, Transport::Tcp, PunchRole::Dial, &offer.candidates);
+    pair.wait(1, "the connection", punched(answer)).await;
+    pair.wait(0, "the connection", punched(punch)).await;
+    assert!(!is_open(&mut pair.b, &pair.a.tcp).await);
+}
+
+#[tokio::test]
+async fn two_proposals_that_cross_are_two_tries() {
+    let mut pair = Pair::start().await;
+    let punches = [
+        pair.a.propose(pair.at_a, pair.b.id(), Transport::Quic),
+        pair.b.propose(pair.at_b, pair.a.id(), Transport::Quic),
+    ];
+    let (at_a, at_b) = (pair.offer(0).await, pair.offer(1).await);
+    let answers = [
+        pair.a.answer(&at_a, Transport::Quic, PunchRole::Accept, &at_a.candidates),
+        pair.b.answer(&at_b, Transport::Quic, PunchRole::Accept, &at_b.candidates),
+    ];
+    for (who, (punch, answer)) in punches.into_iter().zip(answers).enumerate() {
+        pair.wait(who, "what was proposed", punched(punch)).await;
+        pair.wait(who, "what was answered", punched(answer)).await;
+    }
+    assert_eq!(failures(&mut pair.a.peer) + failures(&mut pair.b.peer), 0);
 }
