@@ -23,7 +23,7 @@ mod verdict;
 pub(crate) use listeners::Listeners;
 pub(crate) use own::Own;
 pub(crate) use punching::Punching;
-pub(crate) use relays::Relays;
+pub(crate) use relays::{Relays, is_candidate as is_relay_candidate};
 
 use alloc::collections::BTreeSet;
 
