@@ -187,8 +187,7 @@ impl Own {
             let mut all = peer.connections.iter();
             !peer.dials.is_empty() || all.any(|one| one.direction == Direction::Outbound || one.address.is_relayed())
         });
-        if !opened && !lifecycle.dialer.is_dialing(ip) {
-            self.addresses.visited(cx, ip, transport);
+        if !opened && !lifecycle.dialer.is_dialing(ip) && self.addresses.visited(cx, ip, transport) {
             self.stirred = true;
         }
     }
