@@ -19,6 +19,7 @@ use super::{
     gate::Pass,
     guard::Opening,
     ids::{self, address_to_core, address_to_libp2p, peer_to_libp2p},
+    members::Audiences,
     translate::MAX_ADDRESSES,
 };
 
@@ -71,6 +72,10 @@ impl<A: NetworkBehaviour> Network<A> {
                     kademlia.set_mode(Some(mode));
                 }
             }
+            Action::SetServices { relay, probes } => {
+                self.services.set(Audiences { relay: *relay, probes: *probes });
+            }
+            Action::SetMember { peer, member } => self.members.set(peer_to_libp2p(peer), *member),
             Action::Probe { .. }
             | Action::CancelProbe { .. }
             | Action::Reserve { .. }
@@ -80,9 +85,7 @@ impl<A: NetworkBehaviour> Network<A> {
             | Action::RefusePunch { .. }
             | Action::CancelPunch { .. }
             | Action::MapPort { .. }
-            | Action::UnmapPort { .. }
-            | Action::SetServices { .. }
-            | Action::SetMember { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            | Action::UnmapPort { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
             Action::Route { peer, addresses } => self.route(id, peer, addresses),
             Action::Unroute { peer } => self.unroute(peer),
             Action::Query(query) => self.query(id, query),

@@ -18,6 +18,7 @@ mod governed;
 mod guard;
 pub mod ids;
 mod kademlia;
+mod members;
 mod pings;
 mod record;
 mod repeats;
@@ -57,6 +58,7 @@ use crate::driver::{Happened, World};
 use behaviour::{Behaviour, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
+use members::{Members, Services};
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -133,6 +135,8 @@ pub struct Network<A: NetworkBehaviour> {
     network: libp2p::kad::RecordKey,
     open: Openings,
     routed: Routed,
+    members: Members,
+    services: Services,
     counters: Counters,
     out: VecDeque<Happened<A::ToSwarm>>,
     waker: Option<Waker>,
@@ -249,6 +253,7 @@ impl<A: NetworkBehaviour> Network<A> {
     ) -> Result<Self, NetworkError> {
         let peer = key.public().to_peer_id();
         let routed = Routed::default();
+        let (members, services) = (Members::default(), Services::default());
         let behaviour = Behaviour::new(&key, &settings, routed.clone(), app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
@@ -264,6 +269,8 @@ impl<A: NetworkBehaviour> Network<A> {
             network: behaviour::network_key(&settings.config.network),
             open,
             routed,
+            members,
+            services,
             counters: Counters::default(),
             out: VecDeque::new(),
             waker: None,
