@@ -29,7 +29,7 @@ use core::time::Duration;
 
 use crate::{
     cx::{Cx, Signal},
-    peers::{Peer, PeerTable, Slot},
+    peers::{Peer, PeerTable, RelayUse, Slot},
     vocabulary::{
         Action, CloseCause, CommandId, ConnectionId, DialError, Event, LifecycleConfig, Notice, PeerId, PinnedPeer,
         Reason, Source, StoredAddress, StoredPeer, Time,
@@ -57,6 +57,8 @@ pub(crate) struct PeerLifecycle {
     isolated_since: Option<Time>,
     /// When the user was last told that our identity is in use elsewhere; `Time::ZERO` for never.
     own_identity_told: Time,
+    /// Relays that keep a place for us, and how many are wanted: why relays are dialled.
+    relays_held_and_wanted: (u32, u32),
     /// Whose turn it is next when isolation overrides back-offs.
     next_override: Slot,
 }
@@ -74,6 +76,7 @@ impl PeerLifecycle {
             closing: BTreeMap::new(),
             isolated_since: None,
             own_identity_told: Time::ZERO,
+            relays_held_and_wanted: (0, 0),
             next_override: Slot::FIRST,
         }
     }
@@ -110,6 +113,13 @@ impl PeerLifecycle {
             Event::Interfaces(_) => self.rearm(cx),
             Event::Resumed { asleep } => self.resumed(cx, *asleep),
             Event::Refused { command, refusal: _ } => self.refused(cx, *command),
+            Event::CircuitLimited { connection, limit } => self.limited(cx, *connection, *limit),
+            Event::CircuitUsed { connection, bytes } => self.used(cx, *connection, *bytes),
+            Event::Serving { peer, reserved, circuits: _ } => {
+                if let Some(slot) = self.peers.find(peer) {
+                    self.peers.at_mut(slot).served = *reserved;
+                }
+            }
             Event::Routed { peer, present } => {
                 if let Some(slot) = self.peers.find(peer) {
                     self.peers.at_mut(slot).routed = *present;
@@ -120,9 +130,6 @@ impl PeerLifecycle {
             | Event::Reserved { .. }
             | Event::ReservedAt { .. }
             | Event::ReservationEnded { .. }
-            | Event::CircuitLimited { .. }
-            | Event::CircuitUsed { .. }
-            | Event::Serving { .. }
             | Event::PunchOffered { .. }
             | Event::PunchAnswered { .. }
             | Event::PunchFailed { .. }
@@ -217,7 +224,7 @@ impl PeerLifecycle {
         let idle = |peer: &Peer| !peer.is_kept() && peer.connections.is_empty() && peer.dials.is_empty();
         let talk = |slot: &Slot| {
             let peer = self.peers.at(*slot);
-            idle(peer) && !peer.ever_connected && !peer.is_shunned(cx.now) && self.want(cx.now, peer).is_none()
+            idle(peer) && !peer.ever_connected && !peer.is_shunned(cx.now) && !self.is_wanted(cx.now, peer)
         };
         let spare = |slot: &Slot| idle(self.peers.at(*slot)) && !self.peers.at(*slot).is_shunned(cx.now);
         // The rarely looked at first: they are the ones to which nothing happens.
@@ -269,7 +276,7 @@ impl PeerLifecycle {
 
     /// Isolated: the next `count` peers are dialled whatever their back-offs say, in turn.
     pub(crate) fn override_backoffs(&mut self, cx: &mut Cx<'_>, count: usize) {
-        let waits = |peer: &Peer| !peer.book.is_empty() && self.want(cx.now, peer).is_some();
+        let waits = |peer: &Peer| !peer.book.is_empty() && !peer.is_connected() && self.is_wanted(cx.now, peer);
         let from = |start: Slot| self.peers.iter_from(start).filter(|(_, peer)| waits(peer)).map(|(slot, _)| slot);
         let mut turn: Vec<Slot> = from(self.next_override).take(count).collect();
         let again = from(Slot::FIRST).take_while(|slot| *slot < self.next_override).take(count - turn.len());
@@ -307,7 +314,7 @@ impl PeerLifecycle {
             peer: peer.id,
             pinned: peer.pinned && !peer.pinned_by_settings,
             blocked: peer.blocked,
-            relay: false,
+            relay: peer.relay == RelayUse::Held || peer.relay_known,
             addresses,
         };
         cx.command(Action::Remember(stored), reason);
