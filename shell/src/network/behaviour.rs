@@ -21,6 +21,7 @@ use super::{
     governed::Governed,
     ids,
     pings::Pings,
+    relay,
     shelf::Shelf,
     twin::Twin,
 };
@@ -38,6 +39,8 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) kad: Governed<kad::Behaviour<Shelf>>,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
+    pub(super) relay: Governed<relay::Client>,
+    pub(super) relay_server: relay::Server,
     pub(super) app: Governed<A>,
 }
 
@@ -84,7 +87,14 @@ pub(super) fn network_key(name: &str) -> RecordKey {
 }
 
 impl<A: NetworkBehaviour> Behaviour<A> {
-    pub(super) fn new(key: &Keypair, settings: &NetworkSettings, routed: Routed, app: A) -> Result<Self, NetworkError> {
+    pub(super) fn new(
+        key: &Keypair,
+        settings: &NetworkSettings,
+        routed: Routed,
+        relay: relay::Client,
+        relay_server: relay::Server,
+        app: A,
+    ) -> Result<Self, NetworkError> {
         let local = key.public().to_peer_id();
         let config: &Config = &settings.config;
         let mut gate = Gate::new(limits(config));
@@ -96,7 +106,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             let twin = Twin::new(local).inspect_err(|error| {
                 tracing::warn!(%error, "another machine with this node's identity will not be noticed by mDNS");
             });
-            (Some(Governed::new(mdns, everything, Box::new(|_, _| false))), twin.ok())
+            (Some(Governed::new(mdns, not_relayed, Box::new(|_, _| false))), twin.ok())
         } else {
             (None, None)
         };
@@ -113,6 +123,8 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             ),
             mdns: mdns.into(),
             twin: twin.into(),
+            relay: Governed::new(relay, everything, Box::new(|_, _| false)),
+            relay_server,
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
         })
@@ -173,6 +185,11 @@ fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, Net
 
 fn everything(_: &FromSwarm<'_>) -> bool {
     true
+}
+
+/// A circuit is no address of the home network.
+fn not_relayed(event: &FromSwarm<'_>) -> bool {
+    !matches!(event, FromSwarm::NewListenAddr(listened) if ids::is_relayed(listened.addr))
 }
 
 /// Kademlia is not told where we listen: it would tell others, and begin look-ups by itself.
