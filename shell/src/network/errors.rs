@@ -17,7 +17,6 @@ use super::{
     gate::Refusal,
     guard::GuardError,
     ids::{peer_to_core, real_peer},
-    relay::CircuitError,
 };
 
 /// The longest text of an error, in characters.
@@ -122,15 +121,21 @@ pub(super) fn of_reserve(error: &io::Error) -> ReserveError {
     }
 }
 
-fn of_circuit(error: &CircuitError) -> DialError {
+fn of_circuit(error: &client::transport::Error) -> DialError {
     let refused = match error {
-        CircuitError::TimedOut => return DialError::TimedOut,
-        CircuitError::Client(client::transport::Error::Connect(refused)) => refused,
+        client::transport::Error::Connect(refused) => refused,
         // The relay client's own dial to the relay has failed, or was refused.
-        CircuitError::Client(client::transport::Error::ResponseFromBehaviourCanceled(_)) => {
+        client::transport::Error::ResponseFromBehaviourCanceled(_) => {
             return DialError::Other("the relay can't be reached".to_owned());
         }
-        CircuitError::Client(error) => return DialError::Other(text(error)),
+        client::transport::Error::MissingRelayPeerId
+        | client::transport::Error::MissingRelayAddr
+        | client::transport::Error::MissingDstPeerId
+        | client::transport::Error::InvalidHash
+        | client::transport::Error::SendingMessageToBehaviour(_)
+        | client::transport::Error::MultipleCircuitRelayProtocolsUnsupported
+        | client::transport::Error::MalformedMultiaddr
+        | client::transport::Error::Reservation(_) => return DialError::Other(text(error)),
     };
     DialError::Other(match refused {
         hop::ConnectError::NoReservation => "the peer has no place at the relay".to_owned(),
@@ -310,7 +315,7 @@ fn known(error: &(dyn Error + 'static)) -> Option<DialError> {
             GuardError::Transport(_) => None,
         };
     }
-    if let Some(error) = error.downcast_ref::<CircuitError>() {
+    if let Some(error) = error.downcast_ref::<client::transport::Error>() {
         return Some(of_circuit(error));
     }
     if let Some(error) = error.downcast_ref::<dns::Error<GuardError>>() {

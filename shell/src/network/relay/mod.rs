@@ -25,7 +25,7 @@ use libp2p::{
 
 pub(super) use client::{Client, Told};
 pub(super) use server::{Served, Server};
-pub(super) use transport::{CircuitError, CircuitTransport, relay_of};
+pub(super) use transport::{CircuitTransport, relay_of};
 
 use super::{
     Network, errors,

@@ -95,9 +95,10 @@ impl Server {
     fn drain(&mut self, connection: ConnectionId) {
         let mut cx = Context::from_waker(Waker::noop());
         while let Poll::Ready(out) = self.inner.poll(&mut cx) {
-            match out {
-                ToSwarm::GenerateEvent(event) => self.on_event(connection, event),
-                other => self.out.push_back(other.map_out(|_| Served::Count("unknown"))),
+            if let ToSwarm::GenerateEvent(event) = out {
+                self.on_event(connection, event);
+            } else {
+                self.out.push_back(out.map_out(|_| Served::Count("unknown")));
             }
         }
         for why in self.book.refused() {

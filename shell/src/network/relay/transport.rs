@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -45,7 +46,7 @@ pub(crate) enum CircuitError {
     Client(#[source] client::transport::Error),
     /// It took too long.
     #[error("the relay has not opened a circuit in time")]
-    TimedOut,
+    TimedOut(#[source] io::Error),
 }
 
 impl CircuitTransport {
@@ -86,7 +87,7 @@ impl Transport for CircuitTransport {
                     circuits.opened(&metered);
                     Ok(Counted { circuit, metered })
                 }
-                futures::future::Either::Right(((), _)) => Err(CircuitError::TimedOut),
+                futures::future::Either::Right(((), _)) => Err(CircuitError::TimedOut(io::ErrorKind::TimedOut.into())),
             }
         }
         .boxed())
@@ -137,10 +138,10 @@ impl Transport for CircuitTransport {
 pub(in crate::network) fn relay_of(address: &Multiaddr) -> Option<PeerId> {
     let mut relay = None;
     for part in address.iter() {
-        match part {
-            Protocol::P2p(peer) => relay = Some(peer),
-            Protocol::P2pCircuit => return relay,
-            _ => {}
+        if let Protocol::P2p(peer) = part {
+            relay = Some(peer);
+        } else if part == Protocol::P2pCircuit {
+            return relay;
         }
     }
     None
