@@ -78,12 +78,29 @@ impl Routed {
     }
 }
 
-/// The key whose providers are the members of the network: the SHA-256 of `kinfolk network: NAME`, as a multihash, which
-/// is what other implementations take for a provider's key.
-pub(super) fn network_key(name: &str) -> RecordKey {
-    let mut key = vec![0x12, 0x20];
-    key.extend_from_slice(&ids::sha_256(format!("kinfolk network: {name}").as_bytes()));
-    RecordKey::from(key)
+/// The keys under which a network's peers announce themselves: each is the SHA-256 of a text as a multihash, which is
+/// what other implementations take for a provider's key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NetworkKeys {
+    /// Members: `kinfolk network: NAME`.
+    pub(super) members: RecordKey,
+    /// Those that relay for the network: `kinfolk relays: NAME`.
+    pub(super) relays: RecordKey,
+}
+
+impl NetworkKeys {
+    pub(super) fn of(name: &str) -> Self {
+        let key = |text: String| {
+            let mut key = vec![0x12, 0x20];
+            key.extend_from_slice(&ids::sha_256(text.as_bytes()));
+            RecordKey::from(key)
+        };
+        Self { members: key(format!("kinfolk network: {name}")), relays: key(format!("kinfolk relays: {name}")) }
+    }
+
+    pub(super) fn contain(&self, key: &RecordKey) -> bool {
+        [&self.members, &self.relays].contains(&key)
+    }
 }
 
 impl<A: NetworkBehaviour> Behaviour<A> {
@@ -176,7 +193,7 @@ fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, Net
         .set_provider_publication_interval(None)
         .set_periodic_bootstrap_interval(None);
     let max_peers = config.lifecycle.max_peers.clamp(64, 20_000) as usize;
-    let shelf = Shelf::new(local, network_key(&config.network), max_peers);
+    let shelf = Shelf::new(local, NetworkKeys::of(&config.network), max_peers);
     let mut behaviour = kad::Behaviour::with_config(local, shelf, kademlia);
     // By itself it would serve as soon as an address is advertised.
     behaviour.set_mode(Some(kad::Mode::Client));

@@ -56,7 +56,7 @@ use libp2p::{
 pub use counters::Counters;
 
 use crate::driver::{Happened, World};
-use behaviour::{Behaviour, Routed};
+use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
 use members::{Members, Services};
@@ -134,7 +134,7 @@ pub struct Network<A: NetworkBehaviour> {
     swarm: Swarm<Behaviour<A>>,
     key: Keypair,
     local: CorePeerId,
-    network: libp2p::kad::RecordKey,
+    network: NetworkKeys,
     open: Openings,
     routed: Routed,
     members: Members,
@@ -278,7 +278,7 @@ impl<A: NetworkBehaviour> Network<A> {
             swarm: Swarm::new(transport, behaviour, peer, config),
             key,
             local: ids::peer_to_core(peer),
-            network: behaviour::network_key(&settings.config.network),
+            network: NetworkKeys::of(&settings.config.network),
             open,
             routed,
             members,
