@@ -154,6 +154,8 @@ impl<A: NetworkBehaviour> Network<A> {
             Said::Candidate(_) if asker == Asker::Identify && !self.heeded => {
                 self.counters.count("identify.too_often");
             }
+            // As whoever is at the other end of a circuit sees us: at a relay.
+            Said::Candidate(address) if ids::is_relayed(&address) => self.counters.count("addresses.relayed"),
             Said::Candidate(address) => {
                 if let Some(known) = self.own_address(address) {
                     self.tell(Event::Candidate { asker, address: known });
@@ -407,7 +409,8 @@ impl<A: NetworkBehaviour> Network<A> {
             agent: errors::plain(&info.agent_version, MAX_NAME),
             protocols,
             addresses,
-            observed: told_address(&info.observed_addr),
+            // By a circuit, one is seen at the relay.
+            observed: told_address(&info.observed_addr).filter(|observed| !observed.is_relayed()),
             cut: cut_addresses + cut_protocols,
         }
     }

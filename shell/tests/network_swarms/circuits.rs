@@ -150,7 +150,10 @@ async fn the_relay_is_dialled_when_the_core_says_so() {
     assert_eq!((asker, peer), (Asker::Relay, Some(via)));
     all[0].run(Action::Release { held: number, peer });
     wait(all, 0, "the relay's connection", |event| match event {
-        Event::Connected { peer, origin, .. } if *peer == via => Some(assert_eq!(*origin, Origin::Held(number))),
+        Event::Connected { peer, origin, .. } if *peer == via => {
+            assert_eq!(*origin, Origin::Held(number));
+            Some(())
+        }
         _ => None,
     })
     .await;

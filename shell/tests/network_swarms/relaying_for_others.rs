@@ -56,7 +56,8 @@ async fn strangers_see_no_relay_where_members_do() {
     let command = ask(&mut stranger, r.id(), &at);
     wait(&mut [&mut stranger, &mut r], 0, "the refusal", |event| match event {
         Event::ReservationEnded { reservation, error } if *reservation == command => {
-            Some(assert_eq!(*error, ReserveError::Unsupported))
+            assert_eq!(*error, ReserveError::Unsupported);
+            Some(())
         }
         _ => None,
     })

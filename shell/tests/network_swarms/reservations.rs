@@ -83,14 +83,18 @@ async fn a_relay_keeps_a_place_and_both_sides_know() {
     assert_eq!(limit, Some(CircuitLimit { duration: Some(Duration::from_secs(86_400)), bytes: Some(1 << 30) }));
     let place = through(&r.id(), &at);
     wait(&mut [&mut a, &mut r], 0, "the place's address", |event| match event {
-        Event::ReservedAt { reservation, address } => Some(assert_eq!((*reservation, address), (command, &place))),
+        Event::ReservedAt { reservation, address } => {
+            assert_eq!((*reservation, address), (command, &place));
+            Some(())
+        }
         _ => None,
     })
     .await;
     let client = a.id();
     wait(&mut [&mut a, &mut r], 1, "the relay to say so", |event| match event {
         Event::Serving { peer, reserved, circuits } => {
-            Some(assert_eq!((*peer, *reserved, *circuits), (client, true, 0)))
+            assert_eq!((*peer, *reserved, *circuits), (client, true, 0));
+            Some(())
         }
         _ => None,
     })

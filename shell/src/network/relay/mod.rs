@@ -33,6 +33,8 @@ use super::{
     members::{Members, Services},
 };
 
+/// How long a place at our relay is kept, unless it is renewed: what the library gives.
+const LIFETIME: Duration = Duration::from_secs(3_600);
 /// A relay whose reservations have to be renewed more often than this gives none that are worth it: it keeps us busy.
 const SHORTEST: Duration = Duration::from_secs(10);
 /// So often in a row, that is.
@@ -47,7 +49,7 @@ pub(super) fn client(local: PeerId) -> (CircuitTransport, Client) {
 
 /// The relay server: nobody is served until the core says so.
 pub(super) fn server(local: PeerId, limits: &RelayLimits, members: Members, services: Services) -> Server {
-    Server::new(local, quotas::Book::new(limits.clone(), members, services))
+    Server::new(local, quotas::Book::new(limits.clone(), members, services), LIFETIME)
 }
 
 /// The places that are kept for us, or asked for.

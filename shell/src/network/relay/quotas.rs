@@ -23,8 +23,6 @@ use crate::network::{
 /// Peers, and networks, whose requests are counted in a minute. Of more, the requests are refused until the next.
 const MAX_COUNTED: usize = 4_096;
 const MINUTE: Duration = Duration::from_secs(60);
-/// How long a reservation holds.
-const LIFETIME: Duration = Duration::from_secs(3_600);
 /// Connections of one peer with a reservation: the one that it has, and the next, after its network has changed. The
 /// library allows one more than it is told.
 const PER_PEER: usize = 2;
@@ -75,8 +73,8 @@ impl Book {
         })))
     }
 
-    /// What the library's server is made with.
-    pub(super) fn config(&self) -> relay::Config {
+    /// What the library's server is made with, whose reservations hold for `lifetime`.
+    pub(super) fn config(&self, lifetime: Duration) -> relay::Config {
         let limits = self.lock().limits.clone();
         let number = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
         let (to_reserve, to_connect) = (self.clone(), self.clone());
@@ -85,7 +83,7 @@ impl Book {
         relay::Config {
             max_reservations: usize::MAX,
             max_reservations_per_peer: PER_PEER - 1,
-            reservation_duration: LIFETIME,
+            reservation_duration: lifetime,
             reservation_rate_limiters: vec![Box::new(reserve)],
             max_circuits: if limits.circuits_per_peer == 0 { 0 } else { number(limits.circuits) },
             // It allows one more.

@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use libp2p::{
@@ -54,8 +55,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(local: PeerId, book: Book) -> Self {
-        let mut inner = relay::Behaviour::new(local, book.config());
+    /// Reservations hold for `lifetime`.
+    pub(super) fn new(local: PeerId, book: Book, lifetime: Duration) -> Self {
+        let mut inner = relay::Behaviour::new(local, book.config(lifetime));
         // By itself it would serve as soon as an address is advertised, a circuit included.
         inner.set_status(Some(relay::Status::Disable));
         Self { inner, book, connections: HashMap::new(), told: HashMap::new(), out: VecDeque::new() }
@@ -246,5 +248,101 @@ impl NetworkBehaviour for Server {
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         self.out.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test looks for a few events among all")]
+mod tests {
+    use futures::StreamExt;
+    use kinfolk_core::{Audience, RelayLimits};
+    use libp2p::{
+        Swarm, Transport,
+        core::{transport::MemoryTransport, upgrade::Version},
+        identity::Keypair,
+        noise,
+        swarm::{self, SwarmEvent},
+        yamux,
+    };
+
+    use super::*;
+    use crate::network::{
+        members::{Audiences, Members, Services},
+        relay::CircuitTransport,
+    };
+
+    fn swarm<B: NetworkBehaviour>(make: impl FnOnce(PeerId) -> (Option<CircuitTransport>, B)) -> Swarm<B> {
+        let key = Keypair::generate_ed25519();
+        let upgrade = |key: &Keypair| noise::Config::new(key).unwrap();
+        let memory = MemoryTransport::default()
+            .upgrade(Version::V1Lazy)
+            .authenticate(upgrade(&key))
+            .multiplex(yamux::Config::default())
+            .boxed();
+        let (circuits, behaviour) = make(key.public().to_peer_id());
+        let transport = match circuits {
+            Some(circuits) => {
+                let circuits = circuits.upgrade(Version::V1Lazy).authenticate(upgrade(&key));
+                let both = circuits.multiplex(yamux::Config::default()).or_transport(memory);
+                both.map(|either, _| match either {
+                    futures::future::Either::Left((peer, muxer)) => {
+                        (peer, libp2p::core::muxing::StreamMuxerBox::new(muxer))
+                    }
+                    futures::future::Either::Right(output) => output,
+                })
+                .boxed()
+            }
+            None => memory,
+        };
+        let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
+        Swarm::new(transport, behaviour, key.public().to_peer_id(), config)
+    }
+
+    /// The library forgets the connection of a reservation that is over, and panics if one that it has granted in the
+    /// meantime is told only then.
+    #[tokio::test]
+    async fn a_renewal_just_when_the_time_is_over_harms_nobody() {
+        let services = Services::default();
+        services.set(Audiences { relay: Audience::Anyone, probes: Audience::Nobody });
+        let limits =
+            RelayLimits { requests_per_peer: u32::MAX, requests_per_network: u32::MAX, ..RelayLimits::default() };
+        let book = Book::new(limits, Members::default(), services);
+        // The client is told whole seconds and renews by itself at once; what counts is when the server's time is over.
+        let mut server = swarm(|local| (None, Server::new(local, book, Duration::from_millis(1))));
+        server.listen_on("/memory/0".parse().unwrap()).unwrap();
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = server.select_next_some().await {
+                break address;
+            }
+        };
+        server.add_external_address(address.clone());
+        let relay = *server.local_peer_id();
+        let mut client = swarm(|local| {
+            let (transport, behaviour) = crate::network::relay::client(local);
+            (Some(transport), behaviour)
+        });
+        client.dial(address.clone().with_p2p(relay).unwrap()).unwrap();
+        let circuit = address.with_p2p(relay).unwrap().with(libp2p::multiaddr::Protocol::P2pCircuit);
+        let (mut accepted, mut over) = (0, 0);
+        let run = async {
+            while accepted < 500 || over < 100 {
+                tokio::select! {
+                    event = server.select_next_some() => match event {
+                        SwarmEvent::Behaviour(Served::Count("relay.reservations_timed_out")) => over += 1,
+                        SwarmEvent::Behaviour(Served::Count("relay.reservations_accepted" | "relay.reservations_renewed")) => {
+                            accepted += 1;
+                        }
+                        _ => {}
+                    },
+                    event = client.select_next_some() => match event {
+                        SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::Behaviour(_) => {
+                            client.listen_on(circuit.clone()).unwrap();
+                        }
+                        _ => {}
+                    },
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), run).await.unwrap();
     }
 }
