@@ -10,6 +10,7 @@ mod dialer;
 mod dialing;
 mod discovery;
 mod reading;
+mod relaying;
 mod settle;
 mod state;
 mod trimming;
@@ -29,10 +30,10 @@ use core::time::Duration;
 
 use crate::{
     cx::{Cx, Signal},
-    peers::{Peer, PeerTable, RelayUse, Slot},
+    peers::{Connection, Peer, PeerTable, RelayUse, Slot},
     vocabulary::{
         Action, CloseCause, CommandId, ConnectionId, DialError, Event, LifecycleConfig, Notice, PeerId, PinnedPeer,
-        Reason, Source, StoredAddress, StoredPeer, Time,
+        Reason, Scope, Source, StoredAddress, StoredPeer, Time,
     },
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct PeerLifecycle {
     connected: BTreeSet<Slot>,
     pinned: BTreeSet<Slot>,
     members: BTreeSet<Slot>,
+    /// Peers that are known to relay.
+    relays: BTreeSet<Slot>,
     pub(crate) dialer: Dialer,
     asks: Asks,
     /// Closes under way: what to expect when the shell can't.
@@ -71,6 +74,7 @@ impl PeerLifecycle {
             connected: BTreeSet::new(),
             pinned: BTreeSet::new(),
             members: BTreeSet::new(),
+            relays: BTreeSet::new(),
             dialer: Dialer::default(),
             asks: Asks::default(),
             closing: BTreeMap::new(),
@@ -110,7 +114,12 @@ impl PeerLifecycle {
             Event::Identified { connection, peer: _, identity } => self.identified(cx, *connection, identity),
             Event::Pinged { connection, peer: _, result } => self.pinged(cx, *connection, result),
             Event::Asked { request, ask } => self.asked(cx, *request, ask),
-            Event::Interfaces(_) => self.rearm(cx),
+            Event::Interfaces(_) => {
+                if cx.here.left {
+                    self.leave(cx);
+                }
+                self.rearm(cx);
+            }
             Event::Resumed { asleep } => self.resumed(cx, *asleep),
             Event::Refused { command, refusal: _ } => self.refused(cx, *command),
             Event::CircuitLimited { connection, limit } => self.limited(cx, *connection, *limit),
@@ -155,6 +164,7 @@ impl PeerLifecycle {
     /// Takes over the pinned peers of the settings.
     pub(crate) fn configure(&mut self, cx: &mut Cx<'_>) {
         self.dialer.stir();
+        self.configure_relays(cx);
         for slot in self.peers.slots() {
             let peer = self.peers.at_mut(slot);
             if peer.pinned_by_settings && !cx.config.pinned.iter().any(|pinned| pinned.peer == peer.id) {
@@ -246,7 +256,7 @@ impl PeerLifecycle {
         if let Some((class, since)) = peer.queued {
             self.dialer.dequeue(class, since, dialer::Job::Peer(slot));
         }
-        for set in [&mut self.connected, &mut self.pinned, &mut self.members] {
+        for set in [&mut self.connected, &mut self.pinned, &mut self.members, &mut self.relays] {
             set.remove(&slot);
         }
         if peer.routed {
@@ -257,6 +267,24 @@ impl PeerLifecycle {
         }
         cx.tell(Notice::PeerExpired { peer: peer.id }, reason);
         cx.signal(Signal::Removed(peer.id));
+    }
+
+    /// Connections over a network that this machine has left are dead, and would not show it for a minute. Those to
+    /// relays in use are looked after by themselves: QUIC may have survived.
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        for slot in self.connected.clone() {
+            let peer = self.peers.at(slot);
+            if peer.relay == RelayUse::Held {
+                continue;
+            }
+            let dead = |connection: &&Connection| {
+                connection.address.host_ip().is_some_and(|ip| !Scope::of(ip).is_loopback() && !cx.here.is_near(ip))
+            };
+            let dead: Vec<ConnectionId> = peer.direct().filter(dead).map(|connection| connection.id).collect();
+            for connection in dead {
+                self.close(cx, slot, connection, Reason::NetworkChanged);
+            }
+        }
     }
 
     /// Everything may be different now: no back-off counts.

@@ -60,6 +60,7 @@ impl PeerLifecycle {
         }
         keep(&mut self.pinned, slot, peer.pinned);
         keep(&mut self.members, slot, peer.member);
+        keep(&mut self.relays, slot, peer.relay_by_settings || peer.relay_known);
         if peer.is_connected() {
             self.connected.insert(slot);
         } else if self.connected.remove(&slot) {
