@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, net::SocketAddr};
 
 use kinfolk_core::{
     Action, Address, Asker, Command, CommandId, ConnectionId as CoreConnectionId, DialError, Event, HeldId,
-    ListenError, ListenerId as CoreListenerId, PeerId as CorePeerId, Reason, Refusal, Transport,
+    ListenError, ListenerId as CoreListenerId, PeerId as CorePeerId, ProbeVerdict, Reason, Refusal, Transport,
 };
 use libp2p::{
     Multiaddr, PeerId, kad,
@@ -76,9 +76,15 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.services.set(Audiences { relay: *relay, probes: *probes });
             }
             Action::SetMember { peer, member } => self.members.set(peer_to_libp2p(peer), *member),
-            Action::Probe { .. }
-            | Action::CancelProbe { .. }
-            | Action::Reserve { .. }
+            Action::Probe { server, address } => match address_to_libp2p(address) {
+                Some(address) => self.swarm.behaviour_mut().reach.probe(id, peer_to_libp2p(server), address),
+                None => {
+                    let verdict = ProbeVerdict::Broken("this is no multiaddr".to_owned());
+                    self.tell(Event::Probed { probe: id, verdict });
+                }
+            },
+            Action::CancelProbe { probe } => self.swarm.behaviour_mut().reach.cancel(*probe),
+            Action::Reserve { .. }
             | Action::Unreserve { .. }
             | Action::Punch { .. }
             | Action::AnswerPunch { .. }
@@ -220,7 +226,9 @@ impl<A: NetworkBehaviour> Network<A> {
             return self.tell(Event::Refused { command, refusal: Refusal::Gone });
         };
         // Kademlia adds what the core itself has routed to anybody's dial: open for it, wherever it is.
-        let routed = held.peer.map(|peer| self.routed.of(&peer)).unwrap_or_default();
+        // A probe is for the internet only.
+        let opens = |_: &PeerId| held.asker != Asker::Autonat;
+        let routed = held.peer.filter(opens).map(|peer| self.routed.of(&peer)).unwrap_or_default();
         let openings: Vec<Opening> = routed.into_iter().map(Opening::Exact).collect();
         openings.iter().for_each(|opening| self.open.open(opening));
         self.released.insert(held.dial, Released { number, openings });
@@ -230,7 +238,8 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Kademlia => behaviour.kad.release(held.dial),
             Asker::Application => behaviour.app.release(held.dial),
             Asker::Identify => behaviour.identify.release(held.dial),
-            Asker::Relay | Asker::Autonat => false,
+            Asker::Autonat => behaviour.autonat_v2.release(held.dial) || behaviour.autonat_v1.release(held.dial),
+            Asker::Relay => false,
         };
         if !there {
             self.end_released(held.dial);
@@ -245,7 +254,11 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Kademlia => behaviour.kad.refuse(dial, connected),
             Asker::Application => behaviour.app.refuse(dial, connected),
             Asker::Identify => behaviour.identify.refuse(dial, connected),
-            Asker::Relay | Asker::Autonat => {}
+            Asker::Autonat => {
+                behaviour.autonat_v2.refuse(dial, connected);
+                behaviour.autonat_v1.refuse(dial, connected);
+            }
+            Asker::Relay => {}
         }
         self.counters.count("dials.refused");
     }

@@ -20,6 +20,7 @@ pub mod ids;
 mod kademlia;
 mod members;
 mod pings;
+mod reach;
 mod record;
 mod repeats;
 mod shelf;
@@ -59,6 +60,7 @@ use behaviour::{Behaviour, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
 use members::{Members, Services};
+use reach::{quota::Quota, serving::Terms};
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -254,7 +256,8 @@ impl<A: NetworkBehaviour> Network<A> {
         let peer = key.public().to_peer_id();
         let routed = Routed::default();
         let (members, services) = (Members::default(), Services::default());
-        let behaviour = Behaviour::new(&key, &settings, routed.clone(), app)?;
+        let terms = Terms { members: members.clone(), services: services.clone(), quota: Quota::default() };
+        let behaviour = Behaviour::new(&key, &settings, routed.clone(), terms, app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
             // Saves a round trip per stream.

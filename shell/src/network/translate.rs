@@ -128,9 +128,20 @@ impl<A: NetworkBehaviour> Network<A> {
                 | Said::DialFailed { .. },
             ) => self.counters.count("unknown"),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
+            BehaviourEvent::Reach(told) => self.on_probe(told),
             BehaviourEvent::App(said) => {
                 if let Some(event) = self.on_said(Asker::Application, said) {
                     self.out.push_back(Happened::App(event));
+                }
+            }
+            BehaviourEvent::AutonatV2(said) => {
+                if let Some(served) = self.on_said(Asker::Autonat, said) {
+                    self.on_served_v2(&served);
+                }
+            }
+            BehaviourEvent::AutonatV1(said) => {
+                if let Some(served) = self.on_said(Asker::Autonat, said) {
+                    self.on_served_v1(&served);
                 }
             }
         }
@@ -202,7 +213,8 @@ impl<A: NetworkBehaviour> Network<A> {
 
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, took: std::time::Duration) {
         let (direction, origin) = if endpoint.is_listener() {
-            (Direction::Inbound, Origin::Inbound)
+            let probe = self.swarm.behaviour().reach.expects(&peer).filter(|_| !endpoint.is_relayed());
+            (Direction::Inbound, probe.map_or(Origin::Inbound, Origin::Probe))
         } else if let Some(dial) = self.end_dial(id) {
             (Direction::Outbound, Origin::Dial(dial.command))
         } else if let Some(held) = self.end_released(id) {

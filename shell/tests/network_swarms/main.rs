@@ -6,10 +6,12 @@
 mod closing_and_turning_away;
 mod connecting;
 mod dials_fail_with_a_reason;
+mod foreign;
 mod harness;
 mod hash_table;
 mod held_dials;
 mod hostile_peers;
 mod introductions_and_pings;
 mod listening;
+mod probes_of_ours;
 mod without_tokio;
