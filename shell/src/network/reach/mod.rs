@@ -9,6 +9,8 @@ mod nonces;
 pub(super) mod quota;
 pub(super) mod serving;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod told;
 mod wire;
 
