@@ -13,5 +13,6 @@ mod held_dials;
 mod hostile_peers;
 mod introductions_and_pings;
 mod listening;
+mod probes_for_others;
 mod probes_of_ours;
 mod without_tokio;
