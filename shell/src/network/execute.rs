@@ -89,9 +89,15 @@ impl<A: NetworkBehaviour> Network<A> {
             | Action::Punch { .. }
             | Action::AnswerPunch { .. }
             | Action::RefusePunch { .. }
-            | Action::CancelPunch { .. }
-            | Action::MapPort { .. }
-            | Action::UnmapPort { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            | Action::CancelPunch { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            Action::MapPort { transport, port } => {
+                if !self.ports.ask_for(*transport, *port) {
+                    self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
+                }
+            }
+            Action::UnmapPort { transport } => {
+                self.ports.give_back(*transport);
+            }
             Action::Route { peer, addresses } => self.route(id, peer, addresses),
             Action::Unroute { peer } => self.unroute(peer),
             Action::Query(query) => self.query(id, query),

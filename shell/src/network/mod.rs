@@ -55,7 +55,10 @@ use libp2p::{
 
 pub use counters::Counters;
 
-use crate::driver::{Happened, World};
+use crate::{
+    driver::{Happened, World},
+    port_mapping::PortMapping,
+};
 use behaviour::{Behaviour, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
@@ -139,6 +142,7 @@ pub struct Network<A: NetworkBehaviour> {
     routed: Routed,
     members: Members,
     services: Services,
+    ports: PortMapping,
     counters: Counters,
     out: VecDeque<Happened<A::ToSwarm>>,
     waker: Option<Waker>,
@@ -274,6 +278,7 @@ impl<A: NetworkBehaviour> Network<A> {
             routed,
             members,
             services,
+            ports: PortMapping::default(),
             counters: Counters::default(),
             out: VecDeque::new(),
             waker: None,
@@ -361,6 +366,9 @@ impl<A: NetworkBehaviour> Stream for Network<A> {
     type Item = Happened<A::ToSwarm>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Poll::Ready(Some(event)) = self.ports.poll_next_unpin(cx) {
+            self.out.push_back(Happened::Core(event));
+        }
         for _ in 0..FAIR {
             if let Some(happened) = self.out.pop_front() {
                 return Poll::Ready(Some(happened));
@@ -400,10 +408,11 @@ impl<A: NetworkBehaviour> World for Network<A> {
     }
 
     fn standing(&self) -> usize {
-        self.swarm.connected_peers().count()
+        self.swarm.connected_peers().count() + self.ports.standing()
     }
 
     fn farewell(&mut self) {
+        self.ports.farewell();
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error means that it is gone already.
