@@ -226,7 +226,8 @@ async fn dial_backs_that_nobody_waits_for_are_turned_away() {
         for _ in 0..8 {
             meanwhile(&mut a, &mut stranger, "to be turned away", |event| match event {
                 SwarmEvent::Behaviour(request_response::Event::OutboundFailure { error, .. }) => {
-                    Some(assert!(matches!(error, request_response::OutboundFailure::Io(_)), "{error}"))
+                    assert!(matches!(error, request_response::OutboundFailure::Io(_)), "{error}");
+                    Some(())
                 }
                 SwarmEvent::Behaviour(event) => panic!("{event:?}"),
                 _ => None,
