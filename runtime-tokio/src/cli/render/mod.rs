@@ -4,12 +4,14 @@
 
 mod bootstrap;
 mod events;
+mod nat;
 mod peers;
 mod status;
 mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod ways;
 mod why;
 
 pub(crate) use self::{
@@ -18,5 +20,6 @@ pub(crate) use self::{
     peers::{peer, peers},
     status::{status, trace},
     text::{bytes, count},
+    ways::situation,
     why::why,
 };
