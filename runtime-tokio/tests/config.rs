@@ -267,7 +267,7 @@ fn what_is_shown_is_a_settings_file_with_the_same_effect() {
     [api]
     socket = "~/.local/share/kinfolk/api.sock"  # follows from data_dir
 
-    [trace]
-    record = true
+    [http]
+    listen = "off"
     "#);
 }

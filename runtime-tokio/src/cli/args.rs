@@ -85,6 +85,12 @@ pub(crate) struct Start {
     /// An address of this node that you vouch for; several times for several addresses
     #[arg(long, value_name = "MULTIADDR")]
     external: Vec<String>,
+    /// Ask this relay first; several times for several relays. It needs its peer id at the end
+    #[arg(long, value_name = "MULTIADDR")]
+    relay: Vec<String>,
+    /// Answer /health, /ready and /metrics over HTTP there, such as 127.0.0.1:9090
+    #[arg(long, value_name = "IP:PORT")]
+    http: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -269,6 +275,8 @@ impl Start {
             one("--kademlia-name", "protocols.kademlia", &self.kademlia_name),
             one("--identify-name", "protocols.identify", &self.identify_name),
             list("--external", "nat.external", &self.external),
+            list("--relay", "nat.relays", &self.relay),
+            one("--http", "http.listen", &self.http),
         ]
         .into_iter()
         .flatten()
