@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -159,6 +159,14 @@ pub(crate) enum Command {
         #[arg(value_name = "PEER")]
         peer: Option<String>,
     },
+    /// What this machine's network allows, and what to do about it; works without a running node, too
+    Doctor {
+        /// Look no longer than this
+        #[arg(long, value_name = "TIME", default_value = "20s", value_parser = look_for)]
+        timeout: Duration,
+        #[command(flatten)]
+        start: Start,
+    },
     /// Who is asked first
     #[command(subcommand)]
     Bootstrap(Bootstrap),
@@ -245,6 +253,12 @@ impl Common {
         let set = self.set.iter().map(|(key, value)| Flag::new("--set", key, value));
         set.chain(data_dir).chain(log).collect()
     }
+}
+
+/// At least a second, at most an hour.
+fn look_for(text: &str) -> Result<Duration, String> {
+    let span = kinfolk::config::span(text).map_err(|_| "write a span of time with its unit, such as 20s or 1m")?;
+    if (1..=3_600).contains(&span.as_secs()) { Ok(span) } else { Err("must be 1s to 1h".to_owned()) }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), &'static str> {

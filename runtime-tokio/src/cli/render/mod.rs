@@ -17,9 +17,10 @@ mod why;
 pub(crate) use self::{
     bootstrap::bootstrap,
     events::Narrator,
+    nat::{languages, transport},
     peers::{peer, peers},
     status::{status, trace},
-    text::{bytes, count},
+    text::{bytes, count, round_trip, span},
     ways::situation,
     why::why,
 };
