@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `/health` | the driver answers within 2 s | it does not, or the node is ending |
 //! | `/ready` | the node is of use: [`readiness`] | it is not; the body says why |
-//! | `/metrics` | the figures of [`crate::metrics`], OpenMetrics text | as `/health` |
+//! | `/metrics` | figures, OpenMetrics text | as `/health` |
 //!
 //! Everything is only read here, and nothing names a peer or an address; but there is no password either, so the address
 //! should be one that only the operator's machines reach. Connections are bounded in number (32), time (10 s) and bytes
