@@ -12,6 +12,7 @@ mod hostile_peers_are_bounded;
 mod js_libp2p;
 mod lan_nodes_find_each_other;
 mod ten_nodes_join_at_once;
+mod the_doctor_tells_what_a_network_allows;
 mod the_first_node_waits_alone;
 mod the_lab_is_what_it_says;
 mod two_lans_meet_through_a_server;
