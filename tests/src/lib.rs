@@ -17,6 +17,7 @@ mod foreign;
 mod network;
 mod node;
 mod program;
+mod side;
 mod trace;
 mod world;
 
@@ -24,5 +25,6 @@ pub use foreign::Foreign;
 pub use network::{Device, Site};
 pub use node::{Node, NodeBuilder};
 pub use program::program;
+pub use side::Side;
 pub use trace::Trace;
 pub use world::World;
