@@ -16,6 +16,7 @@
 mod foreign;
 mod network;
 mod node;
+mod pair;
 mod program;
 mod side;
 mod trace;
@@ -24,6 +25,7 @@ mod world;
 pub use foreign::Foreign;
 pub use network::{Device, Site};
 pub use node::{Node, NodeBuilder};
+pub use pair::{Met, Pair};
 pub use program::program;
 pub use side::Side;
 pub use trace::Trace;

@@ -10,6 +10,7 @@ mod builds_need_nothing_special;
 mod hostile_peers_are_bounded;
 mod js_libp2p;
 mod lan_nodes_find_each_other;
+mod nats_allow_what_they_allow;
 mod nats_are_what_they_say;
 mod ten_nodes_join_at_once;
 mod the_first_node_waits_alone;
