@@ -46,7 +46,9 @@ impl Foreign {
     pub async fn js(device: &Device, mut options: Value) -> Self {
         options["listen"] = json!(["/ip4/0.0.0.0/tcp/4001"]);
         // It tells of public addresses only when it is sure of them, and this is how it is made sure.
-        options["announce"] = json!([format!("/ip4/{}/tcp/4001", device.ip())]);
+        if options["announce"].is_null() {
+            options["announce"] = json!([format!("/ip4/{}/tcp/4001", device.ip())]);
+        }
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
         let node = folder.join("node_modules/.bin/node");
         assert!(node.exists(), "{} is missing: `npm ci` in {} makes it", node.display(), folder.display());

@@ -10,7 +10,7 @@
 //! - `version`: what it calls the protocol version; default `/plain/1.0.0`
 //! - `external`: relay: addresses that it vouches for; default: what others see, as in the example
 //!
-//! What happens is printed as JSON lines, each with `ms`, the milliseconds since the process began; see
+//! What happens is printed as JSON lines, each with `ms`, the milliseconds since the process began, and `at_unix_ms`; see
 //! `tests/src/foreign.rs`. Of requests it knows one, `connections`: all that stand.
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the swarm's many events it looks at a few, on purpose")]
 
@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     error::Error,
     io::Write,
-    time::Instant,
+    time::{Instant, UNIX_EPOCH},
 };
 
 use futures::StreamExt;
@@ -306,6 +306,7 @@ impl Plain {
     /// A line to whoever started this; if nobody listens any more, there is nobody to tell.
     fn say(&self, mut line: Value) {
         line["ms"] = json!(self.began.elapsed().as_millis());
+        line["at_unix_ms"] = json!(UNIX_EPOCH.elapsed().map(|since| since.as_millis()).unwrap_or_default());
         let _ = writeln!(std::io::stdout(), "{line}");
     }
 }
