@@ -66,7 +66,7 @@ struct Pair {
 }
 
 enum Ends {
-    Plain { _relay: Foreign, listener: Foreign, dialer: Foreign },
+    Plain { _relay: Box<Foreign>, listener: Box<Foreign>, dialer: Box<Foreign> },
     Kinfolk { listener: Node, dialer: Node },
 }
 
@@ -172,11 +172,9 @@ impl Pair {
     async fn meet(program: Program, one: Side, other: Side) -> Self {
         let world = World::new().await;
         let centre = world.public("centre", 20).await;
-        let (relay, far, near) = tokio::join!(
-            centre.device("relay"),
-            async { world.side("far", other, 40).await.device("listener").await },
-            async { world.side("near", one, 30).await.device("dialer").await }
-        );
+        let relay = centre.device("relay").await;
+        let far = world.side("far", other, 40).await.device("listener").await;
+        let near = world.side("near", one, 30).await.device("dialer").await;
         centre.count();
         for (device, side) in [(&near, one), (&far, other)] {
             device.delay(DELAY).await;
@@ -219,7 +217,7 @@ impl Pair {
         };
         let relayed = timeout(PATIENCE, connected(true)).await.ok();
         let direct = timeout(PATIENCE, connected(false)).await.ok();
-        Self { _world: world, centre, first: relayed, direct, ends: Ends::Plain { _relay: relay, listener, dialer } }
+        Self { _world: world, centre, first: relayed, direct, ends: Ends::Plain { _relay: relay.into(), listener: listener.into(), dialer: dialer.into() } }
     }
 
     async fn kinfolk(world: World, centre: Site, [relay, far, near]: [&Device; 3]) -> Self {

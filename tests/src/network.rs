@@ -164,15 +164,15 @@ impl Site {
     /// Counts what passes between here and the internet from now on, for `passed`.
     pub fn count(&self) {
         self.run(
-            "nft add table inet count && nft add counter inet count all && \
+            "nft add table inet count && nft add counter inet count passed && \
              nft 'add chain inet count forward { type filter hook forward priority 300; policy accept; }' && \
-             nft add rule inet count forward counter name all",
+             nft add rule inet count forward counter name passed",
         );
     }
 
     /// Bytes that passed since `count`.
     pub fn passed(&self) -> u64 {
-        let text = self.run("nft list counter inet count all");
+        let text = self.run("nft list counter inet count passed");
         let bytes = text.split("bytes ").nth(1).and_then(|rest| rest.split_whitespace().next());
         bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or_else(|| panic!("no counter: {text}"))
     }
