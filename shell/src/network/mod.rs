@@ -18,8 +18,11 @@ mod governed;
 mod guard;
 pub mod ids;
 mod kademlia;
+mod members;
 mod pings;
+mod reach;
 mod record;
+mod relay;
 mod repeats;
 mod settled;
 mod shelf;
@@ -54,10 +57,16 @@ use libp2p::{
 
 pub use counters::Counters;
 
-use crate::driver::{Happened, World};
-use behaviour::{Behaviour, Routed};
+use crate::{
+    driver::{Happened, World},
+    port_mapping::PortMapping,
+};
+use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
+use members::{Members, Services};
+use reach::{quota::Quota, serving::Terms};
+use relay::{Client, Reservations};
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -131,9 +140,12 @@ pub struct Network<A: NetworkBehaviour> {
     swarm: Swarm<Behaviour<A>>,
     key: Keypair,
     local: CorePeerId,
-    network: libp2p::kad::RecordKey,
+    network: NetworkKeys,
     open: Openings,
     routed: Routed,
+    members: Members,
+    services: Services,
+    ports: PortMapping,
     counters: Counters,
     out: VecDeque<Happened<A::ToSwarm>>,
     waker: Option<Waker>,
@@ -151,6 +163,7 @@ pub struct Network<A: NetworkBehaviour> {
     last_held: u64,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
+    reservations: Reservations,
     /// Queries of the core under way.
     queries: HashMap<QueryId, Query>,
     /// The sequence number of our newest record, as far as it is known.
@@ -172,6 +185,9 @@ pub struct Network<A: NetworkBehaviour> {
 struct Connection {
     number: u64,
     peer: CorePeerId,
+    /// The other end's address, as libp2p knows it.
+    remote: Multiaddr,
+    relayed: bool,
     identity: Option<(kinfolk_core::Identity, Instant)>,
     pace: Pace,
     /// It does not speak ping, and the core knows.
@@ -206,7 +222,7 @@ struct Listener {
 }
 
 impl<A: NetworkBehaviour> Network<A> {
-    /// A network over TCP and QUIC, with DNS. `executor` runs libp2p's tasks; the transports themselves need tokio, so
+    /// A network over TCP, QUIC and relays, with DNS. `executor` runs libp2p's tasks; the transports themselves need tokio, so
     /// this and all else here must be called within a tokio runtime.
     ///
     /// # Errors
@@ -220,10 +236,12 @@ impl<A: NetworkBehaviour> Network<A> {
         transport::warm_up();
         let open = Openings::default();
         let transport = transport::internet(&key, &settings, open.clone())?;
-        Self::build(key, settings, executor, transport, open, app)
+        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
+        Self::build(key, settings, executor, transport, relay, open, app)
     }
 
-    /// A network over any other transport, such as libp2p's memory transport; behind the same guard. Needs tokio only
+    /// A network over any other transport, such as libp2p's memory transport, and relays; behind the same guard. Needs tokio only
     /// if the transport does, or if mDNS is on.
     ///
     /// # Errors
@@ -237,7 +255,9 @@ impl<A: NetworkBehaviour> Network<A> {
     ) -> Result<Self, NetworkError> {
         let open = Openings::default();
         let transport = libp2p::Transport::boxed(transport::guarded(transport, open.clone()));
-        Self::build(key, settings, executor, transport, open, app)
+        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
+        Self::build(key, settings, executor, transport, relay, open, app)
     }
 
     fn build(
@@ -245,12 +265,16 @@ impl<A: NetworkBehaviour> Network<A> {
         settings: NetworkSettings,
         executor: impl Executor + Send + 'static,
         transport: Boxed<(PeerId, StreamMuxerBox)>,
+        relay: Client,
         open: Openings,
         app: A,
     ) -> Result<Self, NetworkError> {
         let peer = key.public().to_peer_id();
         let routed = Routed::default();
-        let behaviour = Behaviour::new(&key, &settings, routed.clone(), app)?;
+        let (members, services) = (Members::default(), Services::default());
+        let server = relay::server(peer, &settings.config.relay, members.clone(), services.clone());
+        let terms = Terms { members: members.clone(), services: services.clone(), quota: Quota::default() };
+        let behaviour = Behaviour::new(&key, &settings, routed.clone(), (relay, server), terms, app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
             // Saves a round trip per stream; `settled` where that would lose something.
@@ -262,9 +286,12 @@ impl<A: NetworkBehaviour> Network<A> {
             swarm: Swarm::new(transport, behaviour, peer, config),
             key,
             local: ids::peer_to_core(peer),
-            network: behaviour::network_key(&settings.config.network),
+            network: NetworkKeys::of(&settings.config.network),
             open,
             routed,
+            members,
+            services,
+            ports: PortMapping::default(),
             counters: Counters::default(),
             out: VecDeque::new(),
             waker: None,
@@ -278,6 +305,7 @@ impl<A: NetworkBehaviour> Network<A> {
             last_held: 0,
             listeners: HashMap::new(),
             last_listener: 0,
+            reservations: Reservations::default(),
             queries: HashMap::new(),
             last_seq: 0,
             by_mdns: HashMap::new(),
@@ -352,6 +380,9 @@ impl<A: NetworkBehaviour> Stream for Network<A> {
     type Item = Happened<A::ToSwarm>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Poll::Ready(Some(event)) = self.ports.poll_next_unpin(cx) {
+            self.out.push_back(Happened::Core(event));
+        }
         for _ in 0..FAIR {
             if let Some(happened) = self.out.pop_front() {
                 return Poll::Ready(Some(happened));
@@ -391,10 +422,11 @@ impl<A: NetworkBehaviour> World for Network<A> {
     }
 
     fn standing(&self) -> usize {
-        self.swarm.connected_peers().count()
+        self.swarm.connected_peers().count() + self.ports.standing()
     }
 
     fn farewell(&mut self) {
+        self.ports.farewell();
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error means that it is gone already.
