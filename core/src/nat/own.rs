@@ -20,8 +20,8 @@ use crate::{
     peers::Peer,
     view::{CandidateView, GatewayView, MappingView, PortMappingView, ServiceView},
     vocabulary::{
-        Action, Address, Config, ConnectionId, Direction, Event, Identity, Mapping, NameKind, NatFinding, Origin,
-        PeerId, Reachability, Reason, Role, Scope, Time, Transport,
+        Action, Address, Audience, Config, ConnectionId, Direction, Event, Identity, Mapping, NameKind, NatFinding,
+        Origin, PeerId, Reachability, Reason, Role, Scope, Time, Transport,
     },
 };
 
@@ -308,6 +308,11 @@ impl Own {
 
     pub(crate) const fn advertised(&self) -> &BTreeSet<Address> {
         &self.advertised
+    }
+
+    /// Whether this node relays for others, in its own opinion.
+    pub(crate) fn offers_relay(&self) -> bool {
+        self.services.view().relay != Audience::Nobody
     }
 
     pub(crate) fn is_kademlia_server(&self) -> bool {
