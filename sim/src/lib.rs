@@ -17,6 +17,7 @@
 //! ```
 
 pub mod bless;
+pub mod engine;
 pub mod record;
 pub mod redact;
 pub mod replay;
