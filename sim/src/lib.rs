@@ -18,6 +18,7 @@
 
 pub mod bless;
 pub mod engine;
+pub mod internet;
 pub mod record;
 pub mod redact;
 pub mod replay;
