@@ -8,7 +8,8 @@ use crate::{
     bootstrap::TargetId,
     peers::Slot,
     vocabulary::{
-        Action, Address, Command, CommandId, Config, DialError, Event, Interfaces, Notice, PeerId, Reason, Scope, Time,
+        Action, Address, Command, CommandId, Config, DialError, Event, Interfaces, Notice, PeerId, Prefix, Reason,
+        Scope, Time,
     },
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct Here {
     pub(crate) interfaces: Interfaces,
     /// Where the node listens, interface by interface.
     pub(crate) listening: BTreeSet<Address>,
+    /// The event that is being handled says that a network was left, not only that one more is there.
+    pub(crate) left: bool,
 }
 
 /// Commands on their way out.
@@ -101,7 +104,9 @@ impl Here {
     }
 
     pub(crate) fn absorb(&mut self, event: &Event) {
+        self.left = false;
         if let Event::Interfaces(interfaces) = event {
+            self.left = has_left(&self.interfaces, interfaces);
             self.interfaces = interfaces.clone();
         } else if let Event::Listening { address, .. } = event {
             self.listening.insert(address.clone());
@@ -126,6 +131,17 @@ impl Here {
     pub(crate) fn is_own(&self, address: &Address) -> bool {
         self.listening.contains(address)
     }
+}
+
+/// Whether an own address is gone with which connections were made. Temporary addresses of IPv6 come and go within a
+/// network that stays.
+fn has_left(before: &Interfaces, now: &Interfaces) -> bool {
+    let lost = |own: &&Prefix| {
+        let matters = !matches!(Scope::of(own.ip), Scope::Loopback | Scope::LinkLocal);
+        let stays = |other: &Prefix| if own.ip.is_ipv4() { other.ip == own.ip } else { other.contains(own.ip) };
+        matters && !now.addresses.iter().any(stays)
+    };
+    before.addresses.iter().any(|own| lost(&own))
 }
 
 /// Why a failure says that packets get through nowhere, rather than that one host said no.

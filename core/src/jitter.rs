@@ -20,6 +20,9 @@ pub(crate) enum Purpose {
     Listen = 9,
     Record = 10,
     Defer = 11,
+    Relay = 12,
+    Reserve = 13,
+    Punch = 14,
 }
 
 pub(crate) fn draw(seed: u64, purpose: Purpose, key: u64, attempt: u64) -> u64 {

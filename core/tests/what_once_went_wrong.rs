@@ -637,6 +637,7 @@ fn direct_fails_relay_is_tried_for_the_user() {
     ask(&mut rig, 1, Ask::Connect(PeerAddress::new(peer(1), Address::relayed(peer(2)))));
     rig.take();
     let mut rig = Rig::quiet(Config::desktop());
+    rig.found(Source::Kademlia, 2, &[global(2)]);
     ask(&mut rig, 9, Ask::Pin(PeerAddress::new(peer(1), global(1))));
     ask(&mut rig, 1, Ask::Connect(PeerAddress::new(peer(1), Address::relayed(peer(2)))));
     fail(&mut rig, DialError::TimedOut);

@@ -1,6 +1,6 @@
 //! Connections as they come, live and go.
 
-use alloc::{borrow::ToOwned, collections::BTreeSet, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, boxed::Box, collections::BTreeSet, string::String, vec::Vec};
 use core::time::Duration;
 
 use super::{
@@ -12,11 +12,11 @@ use super::{
 use crate::{
     cx::{Cx, Signal},
     jitter::{self, Purpose},
-    peers::{Connection, Peer, Profile, Slot},
+    peers::{Connection, Limit, Peer, Profile, RelayUse, Slot},
     view::Capabilities,
     vocabulary::{
-        Action, Address, Answer, AskError, Asker, CloseCause, ConnectionId, DialError, Direction, Identity, Notice,
-        Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time,
+        Action, Address, Answer, AskError, Asker, CircuitLimit, CloseCause, ConnectionId, DialError, Direction,
+        Identity, Notice, Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time, Transport,
     },
 };
 
@@ -45,16 +45,18 @@ impl PeerLifecycle {
         if self.connections.contains_key(&id) {
             return;
         }
-        let (dial, for_lookup) = match origin {
-            Origin::Inbound | Origin::Punch(_) | Origin::Probe(_) => (None, false),
-            Origin::Dial(command) => (self.dialer.ended(command).map(|dial| (command, dial)), false),
-            Origin::Held(held) => {
-                let asker = self.dialer.unhold(held).map(|held| held.asker);
-                (None, asker == Some(Asker::Kademlia))
-            }
+        let asker = match origin {
+            Origin::Held(held) => self.dialer.unhold(held).map(|held| held.asker),
+            Origin::Inbound | Origin::Dial(_) | Origin::Punch(_) | Origin::Probe(_) => None,
         };
+        let dial = match origin {
+            Origin::Dial(command) => self.dialer.ended(command).map(|dial| (command, dial)),
+            Origin::Inbound | Origin::Held(_) | Origin::Punch(_) | Origin::Probe(_) => None,
+        };
+        let for_lookup = asker == Some(Asker::Kademlia);
+        let for_probe = asker == Some(Asker::Autonat) || matches!(origin, Origin::Probe(_));
         if let Some((command, Dial { job: Job::Peer(slot), .. })) = &dial {
-            self.peers.at_mut(*slot).dials.retain(|other| other != command);
+            self.peers.at_mut(*slot).dials.retain(|other| other.id != *command);
         }
         if direction == Direction::Outbound {
             self.dialer.blackholes.succeeded(address);
@@ -92,6 +94,8 @@ impl PeerLifecycle {
             pongs: 0,
             closing: None,
             for_lookup,
+            for_probe,
+            limit: None,
         });
         let unasked = known.asks == 0 && !matches!(&dial, Some((_, Dial { job: Job::Ask(_), .. })));
         let crowded = known.connections.len() > MAX_CONNECTIONS;
@@ -271,7 +275,7 @@ impl PeerLifecycle {
             .is_none_or(|profile| profile.capabilities != capabilities || profile.agent != identity.agent);
         if news {
             let agent = identity.agent.clone();
-            peer.profile = Some(alloc::boxed::Box::new(Profile { agent: agent.clone(), capabilities }));
+            peer.profile = Some(Box::new(Profile { agent: agent.clone(), capabilities }));
             let protocols = identity.protocols.clone();
             let reason = if first { Reason::Introduced } else { Reason::StateChanged };
             cx.tell(Notice::PeerIdentified { peer: who, agent, protocols }, reason);
@@ -331,11 +335,29 @@ impl PeerLifecycle {
         self.rearm(cx);
     }
 
+    pub(super) fn limited(&mut self, cx: &mut Cx<'_>, id: ConnectionId, limit: CircuitLimit) {
+        let Some(&slot) = self.connections.get(&id) else { return };
+        if let Some(connection) = self.peers.at_mut(slot).connection_mut(id).filter(|one| one.address.is_relayed()) {
+            connection.limit = Some(Box::new(Limit { limit, used: 0, worn: false }));
+            self.settle(cx, slot);
+        }
+    }
+
+    pub(super) fn used(&mut self, cx: &mut Cx<'_>, id: ConnectionId, bytes: u64) {
+        let Some(&slot) = self.connections.get(&id) else { return };
+        let connection = self.peers.at_mut(slot).connection_mut(id);
+        if let Some(limit) = connection.and_then(|connection| connection.limit.as_mut()) {
+            limit.used = bytes;
+            limit.worn |= limit.limit.bytes.is_some_and(|all| bytes >= all / 5 * 4);
+            self.settle(cx, slot);
+        }
+    }
+
     /// One side closes what is double: the smaller id, or we alone where the other side is no Kinfolk. It keeps the best
     /// connection, once that has proven itself.
     pub(super) fn resolve_duplicates(&mut self, cx: &mut Cx<'_>, slot: Slot) {
         let peer = self.peers.at(slot);
-        if peer.standing().count() < 2 {
+        if peer.standing().filter(|connection| !connection.for_probe).count() < 2 {
             return;
         }
         let alone = peer.profile.as_ref().is_some_and(|profile| !profile.agent.starts_with("kinfolk/"));
@@ -347,9 +369,10 @@ impl PeerLifecycle {
             return;
         }
         let kept = best.id;
+        let needed = connections_of_a_relay(peer);
         let others: Vec<(ConnectionId, bool)> = peer
             .standing()
-            .filter(|connection| connection.id != kept)
+            .filter(|connection| connection.id != kept && !connection.for_probe && !needed.contains(&connection.id))
             .map(|connection| (connection.id, connection.address.is_relayed()))
             .collect();
         for (other, relayed) in others {
@@ -418,6 +441,19 @@ impl PeerLifecycle {
         let peer = self.peers.at(*self.connections.get(&id)?);
         peer.connections.iter().find(|connection| connection.id == id).map(|connection| (peer, connection))
     }
+}
+
+/// Where one side relays for the other, the reservation sits on the oldest direct connection, and one by each transport
+/// shows where its client can be reached.
+fn connections_of_a_relay(peer: &Peer) -> Vec<ConnectionId> {
+    if peer.relay != RelayUse::Held && !peer.served {
+        return Vec::new();
+    }
+    let oldest = |transport: Option<Transport>| {
+        let fitting = peer.direct().filter(|one| transport.is_none() || one.address.transport() == transport);
+        fitting.min_by_key(|one| (one.since, one.id)).map(|one| one.id)
+    };
+    [None, Some(Transport::Quic), Some(Transport::Tcp)].into_iter().filter_map(oldest).collect()
 }
 
 /// What a peer can do, by what it speaks.

@@ -190,6 +190,10 @@ impl Dialer {
         Some(held)
     }
 
+    pub(crate) fn asker(&self, id: HeldId) -> Option<Asker> {
+        self.held.get(&id).map(|held| held.asker)
+    }
+
     pub(crate) fn unhold(&mut self, id: HeldId) -> Option<Held> {
         let held = self.held.remove(&id)?;
         self.dequeue(held.class(), held.since, Job::Held(id));
@@ -233,7 +237,8 @@ impl Held {
     pub(crate) fn class(&self) -> Class {
         match self.asker {
             Asker::Application => Class::User,
-            Asker::Kademlia | Asker::Identify | Asker::Relay | Asker::Autonat => Class::Discovery,
+            Asker::Relay => Class::Kept,
+            Asker::Kademlia | Asker::Identify | Asker::Autonat => Class::Discovery,
         }
     }
 

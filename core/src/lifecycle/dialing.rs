@@ -7,18 +7,18 @@ use alloc::{
     vec,
     vec::Vec,
 };
-use core::{cmp::Reverse, time::Duration};
+use core::{cmp::Reverse, net::IpAddr, time::Duration};
 
 use super::{
     Class, PeerLifecycle,
     dialer::{Dial, Held, Job},
-    discovery::{is_believable, is_reachable, is_usable},
+    discovery::{is_believable, is_reachable},
 };
 use crate::{
     bootstrap::{TargetId, Want},
     cx::{Cx, Signal, is_silence},
     jitter::{self, Purpose},
-    peers::{Slot, Sources},
+    peers::{Dialing, Lane, Peer, RelayUse, Slot, Sources},
     vocabulary::{
         Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Scope,
         Source, Time, Transport,
@@ -31,6 +31,19 @@ const ADDRESSES: usize = 8;
 const NEAR_DIALS: u32 = 64;
 /// A want that the budget does not allow is looked at again after this.
 const OVER_BUDGET: Duration = Duration::from_secs(60);
+/// Relays in one dial.
+const RELAYS: usize = 2;
+/// A relay that was here a moment ago is dialled again at least this often: it may be restarting.
+const RELAY_RETRY: Duration = Duration::from_secs(3);
+/// See `RELAY_RETRY`: a moment.
+const RELAY_MOMENT: Duration = Duration::from_secs(180);
+
+/// An address that may be dialled now.
+struct Due {
+    address: Address,
+    proven: bool,
+    failures: u16,
+}
 
 /// What became of a dial for somebody else than a known peer.
 pub(super) enum JobOutcome<'a> {
@@ -71,9 +84,14 @@ impl PeerLifecycle {
     fn dial_peer(&mut self, cx: &mut Cx<'_>, class: Class, slot: Slot) {
         self.peers.at_mut(slot).queued = None;
         let peer = self.peers.at(slot);
-        let Some((_, reason)) = self.want(cx.now, peer) else { return };
+        let lanes = [Lane::Direct, Lane::Relayed];
+        let Some(lane) = lanes.into_iter().find(|lane| self.is_ready(cx, peer, *lane)) else {
+            return self.settle(cx, slot);
+        };
+        let Some((_, reason)) = self.want(cx.now, peer, lane) else { return };
         let config = &cx.config.lifecycle;
         let limit = match class {
+            _ if peer.is_connected() => u32::MAX,
             Class::User | Class::Kept | Class::Bootstrap => u32::MAX,
             Class::Near => config.high_water,
             Class::Member | Class::Discovery => config.low_water,
@@ -84,34 +102,25 @@ impl PeerLifecycle {
             return;
         }
 
-        let mut due: Vec<(Address, bool, u16)> = peer
-            .book
-            .iter()
-            .filter(|known| known.retry_at <= cx.now && is_usable(cx.here, peer, &known.address, known.sources))
-            .map(|known| (known.address.clone(), known.proven || known.sources.by_hand(), known.failures))
-            .collect();
-        due.sort_by_key(|(address, proven, failures)| {
-            let near = address.host_ip().is_some_and(|ip| cx.here.is_near(ip));
-            let quic = address.transport() == Some(Transport::Quic);
-            (address.is_relayed(), *failures, !near, !proven, !quic, Reverse(address.clone()))
-        });
-        // Direct and relayed are two dials: one dial has one winner.
-        let relayed = due.first().is_some_and(|(address, _, _)| address.is_relayed());
-        due.retain(|(address, _, _)| address.is_relayed() == relayed);
-
-        let attempt = due.iter().map(|(_, _, failures)| u32::from(*failures)).min().unwrap_or(0) + 1;
+        let due = self.due(cx, peer, lane);
+        let attempt = due.iter().map(|due| u32::from(due.failures)).min().unwrap_or(0) + 1;
         let insistent = class == Class::User || class == Class::Kept || self.isolated_since.is_some();
-        let mut chosen = Vec::new();
+        let mut chosen: Vec<Address> = Vec::new();
         let mut refused = None;
-        for (address, proven, _) in due {
-            if chosen.len() == ADDRESSES {
-                break;
+        for Due { address, proven, .. } in due {
+            let enough = match lane {
+                Lane::Direct => chosen.len() == ADDRESSES,
+                // Each relay that is tried builds a circuit; the one by which the peer is reached is enough.
+                Lane::Relayed => chosen.len() == RELAYS || chosen.iter().any(|other| other.relay() == address.relay()),
+            };
+            if enough {
+                continue;
             }
             if !insistent && self.dialer.blackholes.skips(&address, config) {
                 refused.get_or_insert((cx.now + OVER_BUDGET, Reason::TransportBlocked));
                 continue;
             }
-            if let Some(ip) = address.host_ip().filter(|_| !proven && class != Class::User) {
+            if let Some(ip) = outer_ip(&address).filter(|_| !proven && class != Class::User) {
                 let limit = if cx.here.is_near(ip) { NEAR_DIALS } else { config.dials_per_network };
                 if let Err(until) = self.dialer.charge(ip, limit, cx.now) {
                     refused = Some((until, Reason::NetworkLimit));
@@ -125,13 +134,38 @@ impl PeerLifecycle {
             self.defer(cx, slot, until, reason);
             return;
         }
-        let reason = if attempt > 1 && class != Class::User { Reason::Retry { attempt } } else { reason };
+        let plain = class == Class::User || matches!(reason, Reason::OnlyRelayed | Reason::CircuitWorn);
+        let reason = if attempt > 1 && !plain { Reason::Retry { attempt } } else { reason };
         let peer = self.peers.at(slot).id;
         let id = self.start(cx, Job::Peer(slot), class, Some(peer), chosen, reason);
         let peer = self.peers.at_mut(slot);
-        peer.dials.push(id);
+        peer.dials.push(Dialing { id, lane });
         peer.deferred = false;
         self.settle(cx, slot);
+    }
+
+    /// The addresses of a lane that may be dialled now, best first.
+    fn due(&self, cx: &Cx<'_>, peer: &Peer, lane: Lane) -> Vec<Due> {
+        let ready = self.usable(cx, peer, lane).filter(|known| known.retry_at <= cx.now);
+        let mut due: Vec<Due> = ready
+            .map(|known| Due {
+                address: known.address.clone(),
+                proven: known.proven || known.sources.by_hand(),
+                failures: known.failures,
+            })
+            .collect();
+        // A worn circuit is best replaced through another relay.
+        let worn: Vec<&PeerId> = peer.standing().filter_map(|connection| connection.address.relay()).collect();
+        due.sort_by_key(|Due { address, proven, failures }| {
+            let near = address.host_ip().is_some_and(|ip| cx.here.is_near(ip));
+            let quic = outer_transport(address) == Some(Transport::Quic);
+            let relay = address.relay();
+            let here =
+                relay.and_then(|relay| self.peers.by_id(relay)).is_some_and(|relay| relay.direct().next().is_some());
+            let same = relay.is_some_and(|relay| worn.contains(&relay));
+            (same, *failures, relay.is_some() && !here, !near, !*proven, !quic, Reverse(address.clone()))
+        });
+        due
     }
 
     fn dial_target(&mut self, cx: &mut Cx<'_>, target: TargetId, want: &Want) {
@@ -167,7 +201,8 @@ impl PeerLifecycle {
         addresses: Vec<Address>,
         reason: Reason,
     ) -> CommandId {
-        let id = cx.command(Action::Dial { peer, addresses: addresses.clone() }, reason.clone());
+        let places = addresses.iter().map(|address| self.through(cx.here, address)).collect();
+        let id = cx.command(Action::Dial { peer, addresses: places }, reason.clone());
         self.dialer.started(id, Dial { job, class, addresses, since: cx.now, reason });
         id
     }
@@ -201,7 +236,9 @@ impl PeerLifecycle {
             .addresses
             .iter()
             .map(|address| {
-                let own = failures.iter().find(|(failed, _)| failed == address).map(|(_, error)| error);
+                let same =
+                    |failed: &Address| failed == address || (failed.is_relayed() && failed.relay() == address.relay());
+                let own = failures.iter().find(|(failed, _)| same(failed)).map(|(_, error)| error);
                 (address, own.unwrap_or(error))
             })
             .collect();
@@ -213,7 +250,7 @@ impl PeerLifecycle {
             }
         }
         if let Job::Peer(slot) = dial.job {
-            self.peers.at_mut(slot).dials.retain(|other| *other != id);
+            self.peers.at_mut(slot).dials.retain(|other| other.id != id);
             self.blame(cx, slot, &outcomes);
         }
         match dial.job {
@@ -221,7 +258,7 @@ impl PeerLifecycle {
                 self.settle(cx, slot);
                 let peer = self.peers.at(slot);
                 // A request is answered when everything was tried, look-ups included.
-                if peer.asks > 0 && peer.queued.is_none() {
+                if peer.asks > 0 && peer.queued.is_none() && peer.dials.is_empty() {
                     let words = in_words(&outcomes, error);
                     self.all_tried(cx, slot, words);
                 }
@@ -275,6 +312,14 @@ impl PeerLifecycle {
         }
         if let Some(actual) = wrong {
             self.distrust(cx, slot, Reason::WrongPeer { actual });
+        }
+        let peer = self.peers.at_mut(slot);
+        if peer.relay != RelayUse::None && peer.last_seen.is_some_and(|seen| seen + RELAY_MOMENT > cx.now) {
+            let soon = jitter::vary(
+                RELAY_RETRY * 4 / 5,
+                jitter::draw(cx.seed, Purpose::Relay, peer.arrival, cx.now.as_nanos()),
+            );
+            peer.book.wait_at_most(cx.now + soon);
         }
         let peer = self.peers.at(slot);
         let next = peer.book.iter().map(|known| known.retry_at).min().unwrap_or(cx.now);
@@ -337,11 +382,17 @@ impl PeerLifecycle {
     fn release(&mut self, cx: &mut Cx<'_>, id: HeldId) {
         let limit = cx.config.lifecycle.high_water;
         let connections = self.connected_count();
-        if connections >= limit {
+        // A circuit's dial to its relay is part of a dial of ours.
+        if connections >= limit && self.dialer.asker(id) != Some(Asker::Relay) {
             self.refuse_held(cx, id, Reason::OverBudget { connections, limit });
         } else if let Some(held) = self.dialer.release(id, cx.now) {
             let peer = held.peer;
-            let reason = if held.asker == Asker::Application { Reason::Asked } else { Reason::LookUp };
+            let reason = match held.asker {
+                Asker::Application => Reason::Asked,
+                Asker::Relay => Reason::Circuit,
+                Asker::Autonat => Reason::ProbeAsked,
+                Asker::Kademlia | Asker::Identify => Reason::LookUp,
+            };
             cx.command(Action::Release { held: id, peer }, reason);
         }
     }
@@ -360,4 +411,19 @@ fn in_words(outcomes: &[(&Address, &DialError)], error: &DialError) -> String {
     }
     let each: Vec<String> = outcomes.iter().map(|(address, error)| format!("{address}: {error}")).collect();
     each.join("; ")
+}
+
+/// Where the first packet of a dial goes: the peer, or the relay.
+fn outer_ip(address: &Address) -> Option<IpAddr> {
+    match address {
+        Address::Relayed(circuit) => circuit.via.as_ref()?.host_ip(),
+        Address::Ip { .. } | Address::Name { .. } | Address::DnsAddr(_) | Address::Other(_) => address.host_ip(),
+    }
+}
+
+fn outer_transport(address: &Address) -> Option<Transport> {
+    match address {
+        Address::Relayed(circuit) => circuit.via.as_ref()?.transport(),
+        Address::Ip { .. } | Address::Name { .. } | Address::DnsAddr(_) | Address::Other(_) => address.transport(),
+    }
 }

@@ -1,10 +1,12 @@
 //! What is said about peers, by whom, and what of it is believed.
 
+use alloc::boxed::Box;
+
 use super::PeerLifecycle;
 use crate::{
     cx::{Cx, Here},
     peers::{Peer, Slot, Sources, Told},
-    vocabulary::{Action, Address, Notice, PeerId, Reason, Scope, Source, StoredPeer, Time},
+    vocabulary::{Action, Address, Circuit, Notice, PeerId, Reason, Scope, Source, StoredPeer, Time},
 };
 
 impl PeerLifecycle {
@@ -56,6 +58,45 @@ impl PeerLifecycle {
         self.settle(cx, slot);
     }
 
+    /// Whether the relay that an address leads through could be reached: it is here, or it is known where it is.
+    pub(super) fn has_relay_for(&self, here: &Here, address: &Address) -> bool {
+        let Address::Relayed(circuit) = address else { return false };
+        let relay = self.peers.by_id(&circuit.relay);
+        if relay.is_some_and(|relay| relay.blocked || relay.held_off) {
+            return false;
+        }
+        let known = |relay: &Peer| {
+            relay.direct().next().is_some()
+                || relay
+                    .book
+                    .iter()
+                    .any(|known| !known.address.is_relayed() && is_usable(here, relay, &known.address, known.sources))
+        };
+        circuit.via.is_some() || relay.is_some_and(known)
+    }
+
+    /// The same way through a relay, with the place of the relay: where a connection to it stands, or as it is known.
+    pub(super) fn through(&self, here: &Here, address: &Address) -> Address {
+        let Address::Relayed(circuit) = address else { return address.clone() };
+        let relay = self.peers.by_id(&circuit.relay);
+        let standing = relay.and_then(|relay| relay.direct().next()).map(|connection| &connection.address);
+        let known = || {
+            let usable = relay?.book.iter().filter(|known| !known.address.is_relayed());
+            let usable = usable.filter(|known| is_reachable(here, &known.address, known.sources));
+            usable.min_by_key(|known| (known.failures, !known.proven)).map(|known| &known.address)
+        };
+        let via = standing.or(circuit.via.as_ref()).or_else(known).cloned();
+        Address::Relayed(Box::new(Circuit { relay: circuit.relay, via }))
+    }
+
+    /// It is said to relay for our network.
+    pub(crate) fn mark_relay(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
+        if let Some(slot) = self.admit(cx, peer, Source::Kademlia) {
+            self.peers.at_mut(slot).relay_known = true;
+            self.settle(cx, slot);
+        }
+    }
+
     /// It is said to belong to our network.
     pub(crate) fn mark_member(&mut self, cx: &mut Cx<'_>, peer: PeerId) {
         if let Some(slot) = self.admit(cx, peer, Source::Kademlia) {
@@ -69,6 +110,7 @@ impl PeerLifecycle {
         let Some(slot) = self.admit(cx, stored.peer, Source::Store) else { return };
         let peer = self.peers.at_mut(slot);
         peer.pinned |= stored.pinned;
+        peer.relay_known |= stored.relay;
         for told in &stored.addresses {
             let source = if told.source == Source::Manual { Source::Manual } else { Source::Store };
             if !is_believable(cx.here, source, &told.address) {
@@ -126,8 +168,15 @@ pub(crate) fn is_believable(here: &Here, source: Source, address: &Address) -> b
             }
         }
         Address::Name { .. } | Address::DnsAddr(_) => by_hand || source == Source::Store,
-        Address::Relayed(_) | Address::Other(_) => by_hand,
+        Address::Relayed(circuit) => {
+            by_hand || circuit.via.as_ref().is_none_or(|via| is_believable_relay(here, source, via))
+        }
+        Address::Other(_) => by_hand,
     }
+}
+
+fn is_believable_relay(here: &Here, source: Source, via: &Address) -> bool {
+    !via.is_relayed() && source != Source::Inbound && is_believable(here, source, via)
 }
 
 /// An IPv6 link-local address says nothing without its interface, which multiaddrs of peers don't name.
@@ -152,6 +201,7 @@ pub(super) fn is_reachable(here: &Here, address: &Address, sources: Sources) -> 
             scope.is_loopback() || here.is_near(*ip) || routed
         }
         Address::Name { .. } | Address::DnsAddr(_) => here.is_online(),
-        Address::Relayed(_) | Address::Other(_) => true,
+        Address::Relayed(circuit) => circuit.via.as_ref().is_none_or(|via| is_reachable(here, via, sources)),
+        Address::Other(_) => true,
     }
 }

@@ -10,6 +10,7 @@ mod dialer;
 mod dialing;
 mod discovery;
 mod reading;
+mod relaying;
 mod settle;
 mod state;
 mod trimming;
@@ -29,10 +30,10 @@ use core::time::Duration;
 
 use crate::{
     cx::{Cx, Signal},
-    peers::{Peer, PeerTable, Slot},
+    peers::{Connection, Peer, PeerTable, RelayUse, Slot},
     vocabulary::{
         Action, CloseCause, CommandId, ConnectionId, DialError, Event, LifecycleConfig, Notice, PeerId, PinnedPeer,
-        Reason, Source, StoredAddress, StoredPeer, Time,
+        Reason, Scope, Source, StoredAddress, StoredPeer, Time,
     },
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct PeerLifecycle {
     connected: BTreeSet<Slot>,
     pinned: BTreeSet<Slot>,
     members: BTreeSet<Slot>,
+    /// Peers that are known to relay.
+    relays: BTreeSet<Slot>,
     pub(crate) dialer: Dialer,
     asks: Asks,
     /// Closes under way: what to expect when the shell can't.
@@ -57,6 +60,8 @@ pub(crate) struct PeerLifecycle {
     isolated_since: Option<Time>,
     /// When the user was last told that our identity is in use elsewhere; `Time::ZERO` for never.
     own_identity_told: Time,
+    /// Relays that keep a place for us, and how many are wanted: why relays are dialled.
+    relays_held_and_wanted: (u32, u32),
     /// Whose turn it is next when isolation overrides back-offs.
     next_override: Slot,
 }
@@ -69,11 +74,13 @@ impl PeerLifecycle {
             connected: BTreeSet::new(),
             pinned: BTreeSet::new(),
             members: BTreeSet::new(),
+            relays: BTreeSet::new(),
             dialer: Dialer::default(),
             asks: Asks::default(),
             closing: BTreeMap::new(),
             isolated_since: None,
             own_identity_told: Time::ZERO,
+            relays_held_and_wanted: (0, 0),
             next_override: Slot::FIRST,
         }
     }
@@ -107,9 +114,21 @@ impl PeerLifecycle {
             Event::Identified { connection, peer: _, identity } => self.identified(cx, *connection, identity),
             Event::Pinged { connection, peer: _, result } => self.pinged(cx, *connection, result),
             Event::Asked { request, ask } => self.asked(cx, *request, ask),
-            Event::Interfaces(_) => self.rearm(cx),
+            Event::Interfaces(_) => {
+                if cx.here.left {
+                    self.leave(cx);
+                }
+                self.rearm(cx);
+            }
             Event::Resumed { asleep } => self.resumed(cx, *asleep),
             Event::Refused { command, refusal: _ } => self.refused(cx, *command),
+            Event::CircuitLimited { connection, limit } => self.limited(cx, *connection, *limit),
+            Event::CircuitUsed { connection, bytes } => self.used(cx, *connection, *bytes),
+            Event::Serving { peer, reserved, circuits: _ } => {
+                if let Some(slot) = self.peers.find(peer) {
+                    self.peers.at_mut(slot).served = *reserved;
+                }
+            }
             Event::Routed { peer, present } => {
                 if let Some(slot) = self.peers.find(peer) {
                     self.peers.at_mut(slot).routed = *present;
@@ -120,9 +139,6 @@ impl PeerLifecycle {
             | Event::Reserved { .. }
             | Event::ReservedAt { .. }
             | Event::ReservationEnded { .. }
-            | Event::CircuitLimited { .. }
-            | Event::CircuitUsed { .. }
-            | Event::Serving { .. }
             | Event::PunchOffered { .. }
             | Event::PunchAnswered { .. }
             | Event::PunchFailed { .. }
@@ -148,6 +164,7 @@ impl PeerLifecycle {
     /// Takes over the pinned peers of the settings.
     pub(crate) fn configure(&mut self, cx: &mut Cx<'_>) {
         self.dialer.stir();
+        self.configure_relays(cx);
         for slot in self.peers.slots() {
             let peer = self.peers.at_mut(slot);
             if peer.pinned_by_settings && !cx.config.pinned.iter().any(|pinned| pinned.peer == peer.id) {
@@ -217,7 +234,7 @@ impl PeerLifecycle {
         let idle = |peer: &Peer| !peer.is_kept() && peer.connections.is_empty() && peer.dials.is_empty();
         let talk = |slot: &Slot| {
             let peer = self.peers.at(*slot);
-            idle(peer) && !peer.ever_connected && !peer.is_shunned(cx.now) && self.want(cx.now, peer).is_none()
+            idle(peer) && !peer.ever_connected && !peer.is_shunned(cx.now) && !self.is_wanted(cx.now, peer)
         };
         let spare = |slot: &Slot| idle(self.peers.at(*slot)) && !self.peers.at(*slot).is_shunned(cx.now);
         // The rarely looked at first: they are the ones to which nothing happens.
@@ -239,7 +256,7 @@ impl PeerLifecycle {
         if let Some((class, since)) = peer.queued {
             self.dialer.dequeue(class, since, dialer::Job::Peer(slot));
         }
-        for set in [&mut self.connected, &mut self.pinned, &mut self.members] {
+        for set in [&mut self.connected, &mut self.pinned, &mut self.members, &mut self.relays] {
             set.remove(&slot);
         }
         if peer.routed {
@@ -250,6 +267,24 @@ impl PeerLifecycle {
         }
         cx.tell(Notice::PeerExpired { peer: peer.id }, reason);
         cx.signal(Signal::Removed(peer.id));
+    }
+
+    /// Connections over a network that this machine has left are dead, and would not show it for a minute. Those to
+    /// relays in use are looked after by themselves: QUIC may have survived.
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        for slot in self.connected.clone() {
+            let peer = self.peers.at(slot);
+            if peer.relay == RelayUse::Held {
+                continue;
+            }
+            let dead = |connection: &&Connection| {
+                connection.address.host_ip().is_some_and(|ip| !Scope::of(ip).is_loopback() && !cx.here.is_near(ip))
+            };
+            let dead: Vec<ConnectionId> = peer.direct().filter(dead).map(|connection| connection.id).collect();
+            for connection in dead {
+                self.close(cx, slot, connection, Reason::NetworkChanged);
+            }
+        }
     }
 
     /// Everything may be different now: no back-off counts.
@@ -269,7 +304,7 @@ impl PeerLifecycle {
 
     /// Isolated: the next `count` peers are dialled whatever their back-offs say, in turn.
     pub(crate) fn override_backoffs(&mut self, cx: &mut Cx<'_>, count: usize) {
-        let waits = |peer: &Peer| !peer.book.is_empty() && self.want(cx.now, peer).is_some();
+        let waits = |peer: &Peer| !peer.book.is_empty() && !peer.is_connected() && self.is_wanted(cx.now, peer);
         let from = |start: Slot| self.peers.iter_from(start).filter(|(_, peer)| waits(peer)).map(|(slot, _)| slot);
         let mut turn: Vec<Slot> = from(self.next_override).take(count).collect();
         let again = from(Slot::FIRST).take_while(|slot| *slot < self.next_override).take(count - turn.len());
@@ -307,7 +342,7 @@ impl PeerLifecycle {
             peer: peer.id,
             pinned: peer.pinned && !peer.pinned_by_settings,
             blocked: peer.blocked,
-            relay: false,
+            relay: peer.relay == RelayUse::Held || peer.relay_known,
             addresses,
         };
         cx.command(Action::Remember(stored), reason);

@@ -33,7 +33,7 @@ fn view(peer: &Peer) -> PeerView<'_> {
         pending_requests: peer.sync.as_ref().map_or(0, |sync| sync.pending),
         next_dial: waiting.filter(|at| !peer.is_connected() && *at > Time::ZERO && peer.dials.is_empty()),
         punching: None,
-        served: false,
+        served: peer.served,
         connections: peer
             .standing()
             .map(|connection| ConnectionView {
@@ -43,7 +43,7 @@ fn view(peer: &Peer) -> PeerView<'_> {
                 address: &connection.address,
                 since: connection.since,
                 rtt: connection.rtt,
-                limit: None,
+                limit: connection.limit.as_ref().map(|limit| limit.limit),
             })
             .collect(),
         addresses: peer

@@ -6,9 +6,9 @@ use core::time::Duration;
 use super::{Class, PeerLifecycle, dialer::Job, discovery::is_usable};
 use crate::{
     cx::{Cx, Here, Signal},
-    peers::{Connection, Peer, Slot},
+    peers::{Connection, Dialing, Known, Lane, Peer, RelayUse, Slot},
     view::Capabilities,
-    vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time},
+    vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time, Transport},
 };
 
 /// A peer for which nothing else is due is looked at this often.
@@ -19,6 +19,10 @@ const SILENCE: Duration = Duration::from_secs(120);
 const CLOSING: Duration = Duration::from_secs(30);
 /// A connection made for a look-up to a stranger is kept this long.
 const LOOKUP: Duration = Duration::from_secs(120);
+/// A connection made for a probe is kept this long: its nonce is delivered at once.
+const PROBE: Duration = Duration::from_secs(15);
+/// A relayed dial waits this long for a direct one that is under way (DESIGN: up to 500 ms).
+const HEAD_START: Duration = Duration::from_millis(300);
 
 /// Whether a peer is to be dialled.
 enum Stance {
@@ -56,6 +60,7 @@ impl PeerLifecycle {
         }
         keep(&mut self.pinned, slot, peer.pinned);
         keep(&mut self.members, slot, peer.member);
+        keep(&mut self.relays, slot, peer.relay_by_settings || peer.relay_known);
         if peer.is_connected() {
             self.connected.insert(slot);
         } else if self.connected.remove(&slot) {
@@ -118,6 +123,13 @@ impl PeerLifecycle {
             self.lost(cx, slot, connection);
         }
 
+        for connection in &mut self.peers.at_mut(slot).connections {
+            if connection.wears_at().is_some_and(|at| at <= now)
+                && let Some(limit) = &mut connection.limit
+            {
+                limit.worn = true;
+            }
+        }
         let peer = self.peers.at(slot);
         let first = peer.standing().map(|connection| connection.since).min();
         let unknown = peer.profile.is_none() && !peer.is_kept();
@@ -134,6 +146,8 @@ impl PeerLifecycle {
             .filter_map(|connection| {
                 if connection.alive + SILENCE <= now {
                     Some((connection.id, Reason::PingsLost))
+                } else if connection.for_probe && connection.since + PROBE <= now {
+                    Some((connection.id, Reason::NotNeeded))
                 } else if stranger && connection.for_lookup && connection.since + LOOKUP <= now {
                     Some((connection.id, Reason::NotNeeded))
                 } else {
@@ -159,23 +173,86 @@ impl PeerLifecycle {
 
     fn stance(&self, cx: &Cx<'_>, slot: Slot) -> Stance {
         let peer = self.peers.at(slot);
-        let Some((class, _)) = self.want(cx.now, peer) else { return Stance::Idle };
-        let usable = peer.book.iter().filter(|known| is_usable(cx.here, peer, &known.address, known.sources));
+        let [direct, relayed] = [Lane::Direct, Lane::Relayed].map(|lane| self.stance_of(cx, peer, lane));
+        match (direct, relayed) {
+            (Stance::Ready(one), Stance::Ready(other)) => Stance::Ready(one.min(other)),
+            (Stance::Ready(class), _) | (_, Stance::Ready(class)) => Stance::Ready(class),
+            (Stance::Waiting(one), Stance::Waiting(other)) => Stance::Waiting(one.min(other)),
+            (Stance::Waiting(at), _) | (_, Stance::Waiting(at)) => Stance::Waiting(at),
+            (Stance::Nowhere, Stance::Nowhere) if !peer.is_connected() => Stance::Nowhere,
+            (Stance::Nowhere | Stance::Idle, Stance::Nowhere | Stance::Idle) => Stance::Idle,
+        }
+    }
+
+    fn stance_of(&self, cx: &Cx<'_>, peer: &Peer, lane: Lane) -> Stance {
+        let Some((class, _)) = self.want(cx.now, peer, lane) else { return Stance::Idle };
+        let usable = self.usable(cx, peer, lane);
         let Some(earliest) = usable.map(|known| known.retry_at).min() else { return Stance::Nowhere };
-        let at = earliest.max(peer.hold_until);
+        let at = earliest.max(peer.hold_until).max(self.head_start(peer, lane));
         if at <= cx.now { Stance::Ready(class) } else { Stance::Waiting(at) }
     }
 
-    /// How much a connection to this peer is wanted, and why.
-    pub(super) fn want(&self, now: Time, peer: &Peer) -> Option<(Class, Reason)> {
-        if peer.blocked || !peer.dials.is_empty() || peer.is_connected() {
+    pub(super) fn is_ready(&self, cx: &Cx<'_>, peer: &Peer, lane: Lane) -> bool {
+        matches!(self.stance_of(cx, peer, lane), Stance::Ready(_))
+    }
+
+    /// The addresses of a lane that could be dialled from here.
+    pub(super) fn usable<'a>(&'a self, cx: &Cx<'a>, peer: &'a Peer, lane: Lane) -> impl Iterator<Item = &'a Known> {
+        let (here, missing) = (cx.here, missing_transport(peer));
+        peer.book.iter().filter(move |known| {
+            let address = &known.address;
+            let fits = match lane {
+                Lane::Direct if missing.is_some() => !address.is_relayed() && address.transport() == missing,
+                Lane::Direct => !address.is_relayed(),
+                Lane::Relayed => address.is_relayed() && self.has_relay_for(here, address),
+            };
+            fits && is_usable(here, peer, address, known.sources)
+        })
+    }
+
+    /// Direct before relayed: a relayed dial waits a moment for the direct one that is under way.
+    fn head_start(&self, peer: &Peer, lane: Lane) -> Time {
+        let ahead = |dialing: &&Dialing| lane == Lane::Relayed && dialing.lane == Lane::Direct;
+        let begun = peer.dials.iter().find(ahead).and_then(|dialing| self.dialer.dial(dialing.id));
+        begun.map_or(Time::ZERO, |dial| dial.since + HEAD_START)
+    }
+
+    /// Whether a connection more to this peer is wanted, by any lane.
+    pub(super) fn is_wanted(&self, now: Time, peer: &Peer) -> bool {
+        [Lane::Direct, Lane::Relayed].into_iter().any(|lane| self.want(now, peer, lane).is_some())
+    }
+
+    /// How much a connection to this peer is wanted, by this lane, and why.
+    pub(super) fn want(&self, now: Time, peer: &Peer, lane: Lane) -> Option<(Class, Reason)> {
+        if peer.blocked || peer.is_dialing(lane) {
             return None;
         }
+        if !peer.is_connected() {
+            let closing = !peer.connections.is_empty() && peer.asks == 0;
+            return if closing { None } else { self.want_any(now, peer) };
+        }
+        let direct = peer.direct().next().is_some();
+        match lane {
+            Lane::Direct if direct => {
+                missing_transport(peer)?;
+                Some((Class::Kept, self.relay_wanted()))
+            }
+            Lane::Direct => {
+                let class = self.want_any(now, peer).map_or(Class::Discovery, |(class, _)| class);
+                Some((class, Reason::OnlyRelayed))
+            }
+            Lane::Relayed if direct || !peer.standing().all(|connection| connection.is_worn()) => None,
+            Lane::Relayed => {
+                let class = self.want_any(now, peer).map_or(Class::Member, |(class, _)| class);
+                Some((class, Reason::CircuitWorn))
+            }
+        }
+    }
+
+    /// How much this peer is wanted, whether it is connected or not, and why.
+    fn want_any(&self, now: Time, peer: &Peer) -> Option<(Class, Reason)> {
         if peer.asks > 0 {
             return Some((Class::User, Reason::Asked));
-        }
-        if !peer.connections.is_empty() {
-            return None;
         }
         if peer.held_off || peer.is_shunned(now) {
             return None;
@@ -185,6 +262,9 @@ impl PeerLifecycle {
         }
         if peer.manual {
             return Some((Class::Kept, Reason::FoundBy(Source::Manual)));
+        }
+        if peer.relay != RelayUse::None {
+            return Some((Class::Kept, self.relay_wanted()));
         }
         if peer.book.has_source(Source::Mdns) {
             return Some((Class::Near, Reason::FoundBy(Source::Mdns)));
@@ -203,6 +283,24 @@ impl PeerLifecycle {
         }
         let since = self.isolated_since.filter(|_| !peer.book.is_empty())?;
         Some((Class::Discovery, Reason::Isolated { since: now.since(since) }))
+    }
+
+    fn relay_wanted(&self) -> Reason {
+        let (have, want) = self.relays_held_and_wanted;
+        Reason::RelayWanted { have, want }
+    }
+}
+
+/// A relay that keeps a place for us sees us by both transports: only so others learn where to punch by either.
+fn missing_transport(peer: &Peer) -> Option<Transport> {
+    if peer.relay != RelayUse::Held {
+        return None;
+    }
+    let has = |transport| peer.direct().any(|connection| connection.address.transport() == Some(transport));
+    match (has(Transport::Quic), has(Transport::Tcp)) {
+        (true, false) => Some(Transport::Tcp),
+        (false, true) => Some(Transport::Quic),
+        (true, true) | (false, false) => None,
     }
 }
 
@@ -245,6 +343,12 @@ fn deadline(peer: &Peer, now: Time, config: &LifecycleConfig) -> Time {
                 }
                 if connection.for_lookup && !peer.capabilities().contains(Capabilities::NETWORK) && !peer.is_kept() {
                     by(connection.since + LOOKUP);
+                }
+                if connection.for_probe {
+                    by(connection.since + PROBE);
+                }
+                if let Some(at) = connection.wears_at() {
+                    by(at);
                 }
                 if several {
                     // Not what has passed: `resolve_duplicates` has dealt with that.

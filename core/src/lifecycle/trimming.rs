@@ -68,6 +68,7 @@ fn worth(peer: &Peer) -> u8 {
         + 2 * u8::from(near)
         + 2 * u8::from(peer.member)
         + 4 * u8::from(peer.bootstrap || peer.manual)
+        + 4 * u8::from(peer.served)
 }
 
 fn connected_since(peer: &Peer) -> Time {

@@ -12,7 +12,7 @@ mod relays;
 
 pub(crate) use listeners::Listeners;
 pub(crate) use punching::Punching;
-pub(crate) use relays::Relays;
+pub(crate) use relays::{Relays, is_candidate as is_relay_candidate};
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},

@@ -207,6 +207,11 @@ impl Book {
         self.known.iter_mut().for_each(|known| known.failures = 0);
     }
 
+    /// Whatever failed, it is tried again by then.
+    pub(crate) fn wait_at_most(&mut self, until: Time) {
+        self.known.iter_mut().for_each(|known| known.retry_at = known.retry_at.min(until));
+    }
+
     /// One more try at once; the failures still count.
     pub(crate) fn override_waits(&mut self, now: Time) {
         self.known.iter_mut().for_each(|known| known.retry_at = known.retry_at.min(now));

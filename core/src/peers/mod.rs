@@ -9,7 +9,7 @@ mod index;
 mod peer;
 
 pub(crate) use book::{Book, Known, Sources, Told};
-pub(crate) use peer::{Connection, Peer, Profile, Sync};
+pub(crate) use peer::{Connection, Dialing, Lane, Limit, Peer, Profile, RelayUse, Sync};
 
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::time::Duration;

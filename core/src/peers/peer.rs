@@ -5,7 +5,10 @@ use super::{Book, Known};
 use crate::{
     lifecycle::{Class, State},
     view::Capabilities,
-    vocabulary::{Address, CommandId, ConnectionId, Direction, LifecycleConfig, Path, PeerId, Scope, Time, Transport},
+    vocabulary::{
+        Address, CircuitLimit, CommandId, ConnectionId, Direction, LifecycleConfig, Path, PeerId, Scope, Time,
+        Transport,
+    },
 };
 
 /// All that is known of a peer. About 250 bytes, and about 90 for each address.
@@ -20,7 +23,7 @@ pub(crate) struct Peer {
     pub(crate) book: Book,
     pub(crate) connections: Vec<Connection>,
     /// Dials of the core under way.
-    pub(crate) dials: Vec<CommandId>,
+    pub(crate) dials: Vec<Dialing>,
     pub(crate) profile: Option<Box<Profile>>,
     pub(crate) last_seen: Option<Time>,
     pub(crate) sync: Option<Box<Sync>>,
@@ -54,6 +57,16 @@ pub(crate) struct Peer {
     pub(crate) member: bool,
     /// A bootstrap peer.
     pub(crate) bootstrap: bool,
+    /// What it is to us as a relay.
+    pub(crate) relay: RelayUse,
+    /// The settings name it as a relay.
+    pub(crate) relay_by_settings: bool,
+    /// It relayed for us in an earlier run, or is said to relay for the network.
+    pub(crate) relay_known: bool,
+    /// It has a reservation here.
+    pub(crate) served: bool,
+    /// A try to get a direct connection is under way.
+    pub(crate) punching: bool,
     /// A user wants no connection to it.
     pub(crate) held_off: bool,
     pub(crate) ever_connected: bool,
@@ -63,6 +76,33 @@ pub(crate) struct Peer {
     pub(crate) deferred: bool,
     /// What the store remembers of it is out of date.
     pub(crate) unstored: bool,
+}
+
+/// A dial of the core under way.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Dialing {
+    pub(crate) id: CommandId,
+    pub(crate) lane: Lane,
+}
+
+/// The two ways to a peer, each with a dial of its own: one dial has one winner.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub(crate) enum Lane {
+    Direct,
+    Relayed,
+}
+
+/// What a peer is to us as a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub(crate) enum RelayUse {
+    None,
+    /// A connection to it is wanted, to ask it.
+    Wanted,
+    /// It keeps a place for us.
+    Held,
 }
 
 /// What a peer said of itself.
@@ -99,6 +139,20 @@ pub(crate) struct Connection {
     pub(crate) closing: Option<Time>,
     /// It is there for a look-up only.
     pub(crate) for_lookup: bool,
+    /// It is there to probe an address only, ours or theirs.
+    pub(crate) for_probe: bool,
+    /// What the relay allows it.
+    pub(crate) limit: Option<Box<Limit>>,
+}
+
+/// A relayed connection's limit, and how much of it is used up.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Limit {
+    pub(crate) limit: CircuitLimit,
+    pub(crate) used: u64,
+    /// So much is used that another one has to take its place.
+    pub(crate) worn: bool,
 }
 
 impl Peer {
@@ -131,6 +185,11 @@ impl Peer {
             protected: false,
             member: false,
             bootstrap: false,
+            relay: RelayUse::None,
+            relay_by_settings: false,
+            relay_known: false,
+            served: false,
+            punching: false,
             held_off: false,
             ever_connected: false,
             routed: false,
@@ -148,12 +207,24 @@ impl Peer {
 
     /// Somebody here wants it kept, whether it is there or not.
     pub(crate) fn is_kept(&self) -> bool {
-        self.pinned || self.manual || self.blocked || self.protected || self.bootstrap || self.asks > 0
+        self.pinned
+            || self.manual
+            || self.blocked
+            || self.protected
+            || self.bootstrap
+            || self.relay != RelayUse::None
+            || self.relay_by_settings
+            || self.asks > 0
     }
 
     /// Its connections are never trimmed.
     pub(crate) fn is_protected(&self) -> bool {
-        self.pinned || self.protected || self.asks > 0 || self.is_syncing()
+        self.pinned
+            || self.protected
+            || self.asks > 0
+            || self.relay == RelayUse::Held
+            || self.punching
+            || self.is_syncing()
     }
 
     pub(crate) fn is_syncing(&self) -> bool {
@@ -175,6 +246,15 @@ impl Peer {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.standing().next().is_some()
+    }
+
+    /// Direct connections that are there for their own sake.
+    pub(crate) fn direct(&self) -> impl Iterator<Item = &Connection> {
+        self.standing().filter(|connection| !connection.address.is_relayed() && !connection.for_probe)
+    }
+
+    pub(crate) fn is_dialing(&self, lane: Lane) -> bool {
+        self.dials.iter().any(|dial| dial.lane == lane)
     }
 
     /// The connection that everything goes over: direct before relayed, QUIC before TCP, the older one.
@@ -230,9 +310,19 @@ impl Connection {
         self.pongs >= 2 && self.proof_due(config) <= now
     }
 
+    pub(crate) fn is_worn(&self) -> bool {
+        self.limit.as_ref().is_some_and(|limit| limit.worn)
+    }
+
+    /// When so much of its time is used up that another one has to take its place.
+    pub(crate) fn wears_at(&self) -> Option<Time> {
+        let limit = self.limit.as_ref().filter(|limit| !limit.worn)?;
+        Some(self.since + limit.limit.duration? * 4 / 5)
+    }
+
     /// Smaller is better.
-    fn rank(&self) -> (bool, bool, Time, ConnectionId) {
+    fn rank(&self) -> (bool, bool, bool, bool, Time, ConnectionId) {
         let quic = self.address.transport() == Some(Transport::Quic);
-        (self.address.is_relayed(), !quic, self.since, self.id)
+        (self.address.is_relayed(), self.for_probe, self.is_worn(), !quic, self.since, self.id)
     }
 }

@@ -385,8 +385,8 @@ impl fmt::Display for Action {
                 list(f, addresses)
             }
             Self::Close { connection, .. } => write!(f, "close connection {connection}"),
-            Self::Release { .. } => f.write_str("allow a look-up to dial it"),
-            Self::Refuse { .. } => f.write_str("refuse a look-up's dial"),
+            Self::Release { .. } => f.write_str("allow a part of this node to dial it"),
+            Self::Refuse { .. } => f.write_str("refuse the dial of a part of this node"),
             Self::Deny { .. } => f.write_str("turn it away"),
             Self::Admit { .. } => f.write_str("let it in again"),
             Self::Listen { address } => write!(f, "listen on {address}"),

@@ -41,6 +41,10 @@ pub enum Reason {
     CircuitWorn,
     /// A look-up needs to ask it.
     LookUp,
+    /// A way through it is dialled.
+    Circuit,
+    /// It has asked for a probe of its address.
+    ProbeAsked,
 
     /// The peer is blocked.
     Blocked,
@@ -208,6 +212,8 @@ impl fmt::Display for Reason {
             Self::Isolated { since } => write!(f, "there was no connection at all for {} s", since.as_secs()),
             Self::Retry { attempt } => write!(f, "it is time for try {attempt}"),
             Self::Member => f.write_str("it belongs to the network"),
+            Self::Circuit => f.write_str("a way through it is dialled"),
+            Self::ProbeAsked => f.write_str("it has asked to have its address probed"),
             Self::LookUp => f.write_str("a look-up needs to ask it"),
             Self::Blocked => f.write_str("it is blocked"),
             Self::OwnIdentity => f.write_str("it is this node itself"),

@@ -1,0 +1,91 @@
+//! What the peer table knows of relays.
+
+use alloc::vec::Vec;
+
+use super::PeerLifecycle;
+use crate::{
+    cx::Cx,
+    nat,
+    peers::{Peer, RelayUse, Slot},
+    vocabulary::{ConnectionId, PeerAddress, Reason, Source},
+};
+
+impl PeerLifecycle {
+    /// Takes over the relays of the settings.
+    pub(super) fn configure_relays(&mut self, cx: &mut Cx<'_>) {
+        for slot in self.peers.slots() {
+            let peer = self.peers.at_mut(slot);
+            let named = cx.config.nat.relays.iter().any(|relay| relay.peer == Some(peer.id));
+            if peer.relay_by_settings && !named {
+                peer.relay_by_settings = false;
+                self.settle(cx, slot);
+            }
+        }
+        for relay in &cx.config.nat.relays {
+            let PeerAddress { peer: Some(peer), address: Some(address) } = relay else { continue };
+            if let Some(slot) = self.admit(cx, *peer, Source::Configured) {
+                self.peers.at_mut(slot).relay_by_settings = true;
+                self.learn(cx, Source::Configured, *peer, core::slice::from_ref(address), 0);
+                self.settle(cx, slot);
+            }
+        }
+    }
+
+    /// Peers that are here and can be asked to relay.
+    pub(crate) fn relay_candidates(&self) -> impl Iterator<Item = (Slot, &Peer)> {
+        let connected = self.connected.iter().map(|slot| (*slot, self.peers.at(*slot)));
+        connected.filter(|(_, peer)| nat::is_relay_candidate(peer))
+    }
+
+    /// Relays that are known, not here, and could be dialled, the settings' first.
+    pub(crate) fn absent_relays(&self, cx: &Cx<'_>, may_ask: impl Fn(Slot) -> bool) -> Vec<Slot> {
+        let absent = |slot: &Slot| {
+            let peer = self.peers.at(*slot);
+            !peer.is_connected() && super::is_dialable(cx.here, peer) && may_ask(*slot)
+        };
+        let mut absent: Vec<Slot> = self.relays.iter().copied().filter(absent).collect();
+        absent.sort_by_key(|slot| {
+            let peer = self.peers.at(*slot);
+            (!peer.relay_by_settings, peer.book.iter().map(|known| known.failures).min(), *slot)
+        });
+        absent
+    }
+
+    /// What a peer is to us as a relay from now on.
+    pub(crate) fn use_relay(&mut self, cx: &mut Cx<'_>, slot: Slot, usage: RelayUse) {
+        let peer = self.peers.at_mut(slot);
+        if peer.relay != usage {
+            peer.relay = usage;
+            self.settle(cx, slot);
+        }
+    }
+
+    /// A relay keeps a place for us; worth remembering across restarts.
+    pub(crate) fn relay_held(&mut self, cx: &mut Cx<'_>, slot: Slot) {
+        let peer = self.peers.at_mut(slot);
+        peer.relay = RelayUse::Held;
+        if !core::mem::replace(&mut peer.relay_known, true) {
+            self.remember(cx, slot, Reason::ConnectionMade);
+        }
+        self.settle(cx, slot);
+    }
+
+    /// How many relays are held and wanted: the reason for which relays are dialled.
+    pub(crate) const fn set_relays(&mut self, held: u32, wanted: u32) {
+        self.relays_held_and_wanted = (held, wanted);
+    }
+
+    /// A try to get a direct connection to this peer is under way, or over.
+    pub(crate) fn set_punching(&mut self, slot: Slot, punching: bool) {
+        self.peers.at_mut(slot).punching = punching;
+    }
+
+    /// Closes the direct connections to a peer.
+    pub(crate) fn close_direct(&mut self, cx: &mut Cx<'_>, slot: Slot, reason: &Reason) {
+        let direct: Vec<ConnectionId> = self.peers.at(slot).direct().map(|connection| connection.id).collect();
+        for connection in direct {
+            self.close(cx, slot, connection, reason.clone());
+        }
+        self.settle(cx, slot);
+    }
+}
