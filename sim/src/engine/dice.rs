@@ -41,7 +41,6 @@ impl Dice {
     }
 
     /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "a stream without an end is no iterator that anybody wants")]
     pub const fn next(&mut self) -> u64 {
         self.drawn += 1;
         mix(self.key.wrapping_add(self.drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15)))

@@ -118,8 +118,8 @@ impl Links {
         one.up
             && other.up
             && !self.isps_down.iter().any(|down| *down == one.isp || *down == other.isp)
-            && !self.cuts.iter().any(|cut| *cut == (one.region, other.region))
-            && !self.site_cuts.iter().any(|cut| *cut == (from, to))
+            && !self.cuts.contains(&(one.region, other.region))
+            && !self.site_cuts.contains(&(from, to))
     }
 
     /// Whether a packet gets through, and what it takes longer.

@@ -141,7 +141,7 @@ fn two_nats_in_a_row_translate_twice() {
     let carrier = NatKind::carrier_grade();
     let (isp, _) = rig.net.add_network(site, INTERNET, outer, base, carrier, FirewallKind::Open);
     let home = (Ipv4Addr::new(192, 168, 1, 0), 24);
-    let mut add = |rig: &mut Rig| {
+    let add = |rig: &mut Rig| {
         let site = rig.site();
         let (lan, router) =
             rig.net.add_network(site, isp, None, home, NatKind::port_restricted(), FirewallKind::Stateful);
