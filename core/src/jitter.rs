@@ -23,6 +23,7 @@ pub(crate) enum Purpose {
     Relay = 12,
     Reserve = 13,
     Punch = 14,
+    Probe = 15,
 }
 
 pub(crate) fn draw(seed: u64, purpose: Purpose, key: u64, attempt: u64) -> u64 {

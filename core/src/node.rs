@@ -5,7 +5,7 @@ use crate::{
     cx::{Cx, Here, Out, Signal},
     lifecycle::PeerLifecycle,
     nat::NatPolicy,
-    view::{NodeView, PeerView, ServiceView},
+    view::{NodeView, PeerView},
     vocabulary::{Command, Event, PeerId, Started, Time, ValidConfig},
 };
 
@@ -219,18 +219,18 @@ impl<'a> View<'a> {
             local: *local,
             health,
             health_since,
-            reachability: nat.reachability(),
+            reachability: nat.own.reachability(),
             listening: here.listening.iter().collect(),
             advertised: nat.advertised().iter().collect(),
-            candidates: nat.candidates().collect(),
-            mappings: Vec::new(),
-            nat: None,
-            gateway: None,
-            port_mappings: Vec::new(),
+            candidates: nat.own.candidates().collect(),
+            mappings: nat.own.mappings(here),
+            nat: nat.own.finding(),
+            gateway: nat.own.gateway(),
+            port_mappings: nat.own.port_mappings().collect(),
             relays: nat.relays.views(lifecycle),
             relays_wanted: nat.relays.wanted(),
-            services: ServiceView::default(),
-            kademlia_server: nat.is_kademlia_server(),
+            services: nat.own.services(),
+            kademlia_server: nat.own.is_kademlia_server(),
             routing_table: planner.routing_table(),
             bootstrap: planner.views().collect(),
             peers: lifecycle.peers.len(),
@@ -241,11 +241,15 @@ impl<'a> View<'a> {
 
     /// All peers, by id. Sorts them: not for every event.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'a>> {
-        self.running.lifecycle.views()
+        self.running.lifecycle.views().map(|view| self.with_service(view))
     }
 
     /// One peer, in one look-up.
     pub fn peer(&self, peer: &PeerId) -> Option<PeerView<'a>> {
-        self.running.lifecycle.view(peer)
+        self.running.lifecycle.view(peer).map(|view| self.with_service(view))
+    }
+
+    fn with_service(self, view: PeerView<'a>) -> PeerView<'a> {
+        PeerView { served: self.running.nat.own.is_served(&view.peer), ..view }
     }
 }

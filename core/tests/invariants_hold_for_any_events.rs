@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use kinfolk_core::{
     Action, Address, Ask, Asker, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, HeldId,
-    Identity, Interfaces, ListenError, ListenerId, Node, Origin, PeerAddress, PeerId, PingError, Prefix, Query, Reason,
-    Refusal, RequestId, Scope, Source, StoredAddress, StoredPeer, Time, network_of, view::State,
+    Identity, Interfaces, ListenError, ListenerId, Node, Notice, Origin, PeerAddress, PeerId, PingError, Prefix,
+    ProbeVerdict, Query, Reachability, Reason, Refusal, RequestId, Scope, Source, StoredAddress, StoredPeer, Time,
+    Transport, network_of, view::State,
 };
 use proptest::{prelude::*, sample::select};
 
@@ -104,11 +105,14 @@ fn asks() -> impl Strategy<Value = Ask> {
 }
 
 fn identities() -> impl Strategy<Value = Identity> {
-    (any::<bool>(), any::<bool>(), lists(), prop::option::of(addresses()), 0..3u32).prop_map(
-        |(ours, server, addresses, observed, cut)| {
+    (any::<bool>(), any::<bool>(), any::<bool>(), lists(), prop::option::of(addresses()), 0..3u32).prop_map(
+        |(ours, server, prober, addresses, observed, cut)| {
             let mut identity = if ours { kinfolk() } else { Identity::default() };
             if server {
                 identity.protocols.push("/elohim/kad/1.0.0".into());
+            }
+            if prober {
+                identity.protocols.push("/libp2p/autonat/2/dial-request".into());
             }
             Identity { addresses, observed, cut, ..identity }
         },
@@ -122,6 +126,21 @@ fn interfaces() -> impl Strategy<Value = Interfaces> {
         default_v6: true,
     };
     select(vec![home(), other, Interfaces::default()])
+}
+
+fn transports() -> impl Strategy<Value = Transport> {
+    select(vec![Transport::Tcp, Transport::Quic])
+}
+
+fn probe_verdicts() -> impl Strategy<Value = ProbeVerdict> {
+    select(vec![
+        ProbeVerdict::Reachable,
+        ProbeVerdict::DialFailed,
+        ProbeVerdict::DialBackFailed,
+        ProbeVerdict::Unproven,
+        ProbeVerdict::Refused,
+        ProbeVerdict::NotConnected,
+    ])
 }
 
 #[derive(Clone, Debug)]
@@ -186,6 +205,13 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (askers(), addresses()).prop_map(|(asker, address)| Event::Unconfirmed { asker, address }),
         1 => interfaces().prop_map(Event::Interfaces),
         1 => (1..200u64).prop_map(|n| Event::Resumed { asleep: secs(n) }),
+        2 => (command(), probe_verdicts()).prop_map(|(probe, verdict)| Event::Probed { probe, verdict }),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(upnp, pcp)| Event::Gateway { upnp, nat_pmp: false, pcp }),
+        1 => (transports(), addresses())
+            .prop_map(|(transport, external)| Event::PortMapped { transport, external }),
+        1 => transports().prop_map(|transport| Event::PortUnmapped { transport }),
+        1 => (peers(), any::<bool>(), 0..3u32)
+            .prop_map(|(peer, reserved, circuits)| Event::Serving { peer, reserved, circuits }),
     ];
     let rest = prop_oneof![
         3 => (1..1_000u64, asks()).prop_map(|(n, ask)| Event::Asked { request: RequestId(n), ask }),
@@ -196,7 +222,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => command().prop_map(|command| Event::Refused { command, refusal: Refusal::Gone }),
         1 => Just(Event::Wake),
     ];
-    prop_oneof![4 => discovery, 6 => connections, 1 => own, 3 => rest]
+    prop_oneof![4 => discovery, 6 => connections, 2 => own, 3 => rest]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -218,6 +244,8 @@ struct Watch {
     answered: BTreeSet<RequestId>,
     open: Vec<(CommandId, Action)>,
     told: u32,
+    /// Failed probes that were answered, and when the last one that came in was.
+    failed_probes: u32,
 }
 
 impl Watch {
@@ -231,6 +259,7 @@ impl Watch {
             answered: BTreeSet::new(),
             open: vec![],
             told: 0,
+            failed_probes: 0,
         };
         watch.check();
         watch
@@ -266,6 +295,9 @@ impl Watch {
             Event::Refused { command, .. } => drop(self.dialing.remove(command)),
             _ => {}
         }
+        if let Event::Probed { verdict, .. } = &event {
+            self.failed_probes += u32::from(*verdict == ProbeVerdict::DialFailed);
+        }
         // An early wake changes nothing (looked at now and then: it writes the whole node out).
         self.told += 1;
         if self.told.is_multiple_of(16)
@@ -295,7 +327,9 @@ impl Watch {
                 });
                 if how < 2 {
                     let (connection, peer) = (ConnectionId(self.connections), to.unwrap_or(peer(n)));
-                    let identity = Box::new(server_at(number(&peer)));
+                    let mut identity = Box::new(server_at(number(&peer)));
+                    identity.protocols.push("/libp2p/autonat/2/dial-request".into());
+                    identity.observed = Some(address("/ip4/91.1.1.1/udp/4001/quic-v1"));
                     self.tell(Event::Identified { connection, peer, identity });
                     self.tell(Event::Routed { peer, present: true });
                 }
@@ -312,6 +346,15 @@ impl Watch {
                 let peers = vec![(peer(n), vec![global(n)])];
                 self.tell(Event::QueryFound { query: id, peers, cut: 0 });
                 self.tell(Event::QueryEnded { query: id, successes: u32::from(how > 1), failures: 1 });
+            }
+            Action::Probe { .. } => {
+                let verdict = [ProbeVerdict::Reachable, ProbeVerdict::DialFailed, ProbeVerdict::Unproven];
+                self.tell(Event::Probed { probe: id, verdict: verdict[usize::from(how) % 3].clone() });
+            }
+            Action::MapPort { transport, .. } => {
+                self.tell(Event::Gateway { upnp: how > 1, nat_pmp: false, pcp: false });
+                let external = address(&format!("/ip4/91.1.1.{n}/udp/41540/quic-v1"));
+                self.tell(Event::PortMapped { transport, external });
             }
             _ => {}
         }
@@ -350,13 +393,23 @@ impl Watch {
                     let peer = view.peer(peer).unwrap();
                     assert!(!peer.pinned && peer.state != State::Syncing, "trims {peer:?}");
                 }
-                Action::Advertise { address } => assert_eq!(address.scope(), Some(Scope::Global)),
+                Action::Advertise { address } => {
+                    assert!(address.is_relayed() || address.scope() == Some(Scope::Global), "advertises {address}");
+                }
+                Action::Probe { server, address } => {
+                    assert_eq!(address.scope(), Some(Scope::Global), "has {address} probed");
+                    assert_ne!(view.peer(server).and_then(|server| server.path), None, "asks {server}, who is gone");
+                }
                 Action::Query(Query::Publish { addresses }) => {
                     assert!(addresses.iter().all(|address| address.scope() == Some(Scope::Global)));
                 }
                 Action::Route { addresses, .. } => {
                     assert!(!addresses.is_empty());
                     assert!(addresses.iter().all(|address| address.scope() == Some(Scope::Global)));
+                }
+                Action::Tell(Notice::ReachabilityChanged { reachability: Reachability::Private }) => {
+                    assert!(self.failed_probes >= 2, "private after {} failed probes", self.failed_probes);
+                    self.failed_probes = 0;
                 }
                 Action::Answer { request, .. } => {
                     assert!(self.answered.insert(*request), "{request} is answered twice");

@@ -161,6 +161,11 @@ impl Dialer {
         self.dials.get(&id)
     }
 
+    /// Whether packets of a dial under way may have gone to this host.
+    pub(crate) fn is_dialing(&self, host: IpAddr) -> bool {
+        self.dials.values().flat_map(|dial| &dial.addresses).any(|address| address.host_ip() == Some(host))
+    }
+
     pub(crate) fn dialing(&self) -> u32 {
         self.dials.len() as u32
     }

@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::{
     cx::Cx,
     jitter::{self, Purpose},
-    vocabulary::{Action, Address, CommandId, ListenError, ListenerId, Notice, Reason, Time},
+    vocabulary::{Action, Address, CommandId, Event, ListenError, ListenerId, Notice, Reason, Time},
 };
 
 #[derive(Clone, Debug, Default)]
@@ -52,6 +52,18 @@ impl Listeners {
         }
     }
 
+    pub(super) fn absorb(&mut self, cx: &mut Cx<'_>, event: &Event) {
+        if let Event::Listening { listener, command, address } = event {
+            self.listening(cx, *listener, *command, address);
+        } else if let Event::ListenAddressGone { listener, address } = event {
+            self.gone(*listener, address);
+        } else if let Event::ListenFailed { command, error } = event {
+            self.failed(cx, *command, error);
+        } else if matches!(event, Event::Interfaces(_) | Event::Resumed { .. }) {
+            self.retry(cx.now);
+        }
+    }
+
     pub(super) fn step(&mut self, cx: &mut Cx<'_>) {
         for listener in &mut self.all {
             if listener.command.is_none() && listener.retry_at <= cx.now {
@@ -75,7 +87,7 @@ impl Listeners {
         self.all.iter().filter(|listener| listener.command.is_none()).map(|listener| listener.retry_at).min()
     }
 
-    pub(super) fn listening(&mut self, cx: &mut Cx<'_>, id: ListenerId, command: CommandId, address: &Address) {
+    fn listening(&mut self, cx: &mut Cx<'_>, id: ListenerId, command: CommandId, address: &Address) {
         let Some(listener) = self.all.iter_mut().find(|listener| listener.command == Some(command)) else { return };
         listener.id = Some(id);
         listener.failures = 0;
@@ -84,13 +96,13 @@ impl Listeners {
         }
     }
 
-    pub(super) fn gone(&mut self, id: ListenerId, address: &Address) {
+    fn gone(&mut self, id: ListenerId, address: &Address) {
         if let Some(listener) = self.all.iter_mut().find(|listener| listener.id == Some(id)) {
             listener.bound.remove(address);
         }
     }
 
-    pub(super) fn failed(&mut self, cx: &mut Cx<'_>, command: CommandId, error: &ListenError) {
+    fn failed(&mut self, cx: &mut Cx<'_>, command: CommandId, error: &ListenError) {
         let Some((at, listener)) =
             self.all.iter_mut().enumerate().find(|(_, listener)| listener.command == Some(command))
         else {
@@ -116,7 +128,7 @@ impl Listeners {
     }
 
     /// The network has changed: what did not work may work now.
-    pub(super) fn retry(&mut self, now: Time) {
+    fn retry(&mut self, now: Time) {
         for listener in &mut self.all {
             listener.retry_at = listener.retry_at.min(now);
         }
