@@ -27,6 +27,7 @@ use super::{
         serving::{Offered, Terms, on_the_internet},
     },
     relay,
+    settled::Settled,
     shelf::Shelf,
     twin::Twin,
 };
@@ -39,9 +40,9 @@ const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 pub(super) struct Behaviour<A: NetworkBehaviour> {
     /// The first field: it is asked first.
     pub(super) gate: Gate,
-    pub(super) identify: Governed<identify::Behaviour>,
+    pub(super) identify: Governed<Settled<identify::Behaviour>>,
     pub(super) ping: Pings,
-    pub(super) kad: Governed<kad::Behaviour<Shelf>>,
+    pub(super) kad: Governed<Settled<kad::Behaviour<Shelf>>>,
     pub(super) punch: Punch,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
@@ -140,12 +141,16 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         };
         Ok(Self {
             gate,
-            identify: Governed::new(identify(key, settings), everything, Box::new(|_, _| false)),
+            identify: Governed::new(
+                Settled::new(identify(key, settings), |protocol| protocol == identify::PUSH_PROTOCOL_NAME.as_ref()),
+                everything,
+                Box::new(|_, _| false),
+            ),
             ping: Pings::new(
                 ping::Config::new().with_interval(settings.ping_interval).with_timeout(settings.ping_timeout),
             ),
             kad: Governed::new(
-                kademlia(local, config)?,
+                Settled::new(kademlia(local, config)?, |_| true),
                 nothing_listened,
                 Box::new(move |peer, address| routed.allows(peer, address)),
             ),

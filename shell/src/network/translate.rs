@@ -132,13 +132,13 @@ impl<A: NetworkBehaviour> Network<A> {
                 | Said::Dial { .. }
                 | Said::DialFailed { .. },
             ) => self.counters.count("unknown"),
-            BehaviourEvent::Punch(said) => self.on_punch(said),
             BehaviourEvent::Relay(said) => {
                 if let Some(told) = self.on_said(Asker::Relay, said) {
                     self.on_relay(told);
                 }
             }
             BehaviourEvent::RelayServer(served) => self.on_served(served),
+            BehaviourEvent::Punch(said) => self.on_punch(said),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
             BehaviourEvent::Reach(told) => self.on_probe(told),
             BehaviourEvent::App(said) => {
@@ -231,11 +231,8 @@ impl<A: NetworkBehaviour> Network<A> {
             let relay = if endpoint.is_relayed() { relay::relay_of(local_addr) } else { None };
             let address = relay.map_or_else(|| address_to_core(remote), |relay| Address::relayed(peer_to_core(relay)));
             let probe = self.swarm.behaviour().reach.expects(&peer).filter(|_| !endpoint.is_relayed());
-            let origin = match probe {
-                Some(probe) => Origin::Probe(probe),
-                None => self.awaited(peer, endpoint).map_or(Origin::Inbound, Origin::Punch),
-            };
-            (Direction::Inbound, origin, address)
+            let awaited = || self.awaited(peer, endpoint).map_or(Origin::Inbound, Origin::Punch);
+            (Direction::Inbound, probe.map_or_else(awaited, Origin::Probe), address)
         } else if let Some(punch) = self.punched(id) {
             // Whose part it was to accept has dialled, too, in a way.
             let accepted = matches!(endpoint, ConnectedPoint::Dialer { role_override: Endpoint::Listener, .. });
