@@ -177,7 +177,7 @@ impl From<node::StartError> for StartError {
 impl From<NetworkError> for StartError {
     fn from(error: NetworkError) -> Self {
         match error {
-            NetworkError::Protocol(_) => Self::Settings(error.to_string()),
+            NetworkError::Protocol { .. } => Self::Settings(error.to_string()),
             NetworkError::Key(_) | NetworkError::Mdns(_) => Self::Failed(error.to_string()),
         }
     }

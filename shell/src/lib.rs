@@ -16,6 +16,7 @@ pub mod interfaces;
 mod metrics;
 pub mod network;
 pub mod node;
+mod port_mapping;
 mod snapshot;
 pub mod store;
 pub mod trace;
