@@ -275,14 +275,13 @@ fn a_server_without_ipv6_says_nothing_about_ipv6() {
     rig.listening(V6);
     rig.tell(Event::Listening { listener: ListenerId(1), command: CommandId(1), address: address(SEEN) });
     meet(&mut rig, 1, global(1), SEEN);
-    rig.pass(secs(5));
-    assert!(probes(&rig).iter().all(|(_, _, asked)| *asked == address(SEEN)), "{:?}", probes(&rig));
-    assert!(!probes(&rig).is_empty());
+    let asked = |all: &[Action], text: &str| all.contains(&Action::Probe { server: peer(1), address: address(text) });
+    let all = run(&mut rig, 60, |_, _| ProbeVerdict::DialFailed);
+    assert!(asked(&all, SEEN) && !asked(&all, V6), "{all:?}");
     let identity = Identity { addresses: vec![address("/ip6/2a01:4f8:1::1/tcp/4001")], ..prober() };
-    rig.take();
     rig.identified_as(ConnectionId(1), 1, identity);
     let all = run(&mut rig, 40, |_, _| ProbeVerdict::DialFailed);
-    assert!(all.contains(&Action::Probe { server: peer(1), address: address(V6) }), "{all:?}");
+    assert!(asked(&all, V6), "{all:?}");
 }
 
 #[test]
@@ -477,4 +476,39 @@ fn an_operator_and_a_server_need_no_proof() {
     assert_eq!(reachability(&rig), Reachability::Public);
     assert!(rig.notices().contains(&Notice::ReachabilityChanged { reachability: Reachability::Public }));
     assert!(rig.now < Time::from_secs(2));
+}
+
+#[test]
+fn a_liar_that_puts_us_where_an_honest_server_is_does_not_keep_it_from_being_asked() {
+    let mut rig = at_home(Config::desktop());
+    meet(&mut rig, 2, global(2), "/ip4/45.10.1.1/udp/4001/quic-v1");
+    meet(&mut rig, 1, global(1), SEEN);
+    let all = run(&mut rig, 60, |n, asked| match (n, *asked == address(SEEN)) {
+        (1, true) => ProbeVerdict::Reachable,
+        _ => ProbeVerdict::DialFailed,
+    });
+    assert!(all.contains(&Action::Probe { server: peer(1), address: address(SEEN) }), "{all:?}");
+    assert_eq!(reachability(&rig), Reachability::Public);
+}
+
+#[test]
+fn circuits_are_told_while_our_own_addresses_may_not_do() {
+    let mut config = Config::desktop();
+    config.nat.relays = vec![PeerAddress::new(peer(1), global(1))];
+    let mut rig = Rig::new(config);
+    rig.listening("/ip4/192.168.1.2/udp/4001/quic-v1");
+    let relay = rig.dial_succeeds(1);
+    let mut identity = prober();
+    identity.protocols.push("/libp2p/circuit/relay/0.2.0/hop".into());
+    rig.identified_as(relay, 1, Identity { observed: Some(address(SEEN)), ..identity });
+    rig.pass(secs(6));
+    let reserve =
+        rig.commands.iter().find(|one| matches!(one.action, Action::Reserve { .. })).expect("a reservation").id;
+    let circuit = format!("/ip4/45.10.1.1/udp/4001/quic-v1/p2p/{}/p2p-circuit", peer(1));
+    rig.tell(Event::Reserved { reservation: reserve, limit: None });
+    rig.tell(Event::ReservedAt { reservation: reserve, address: address(&circuit) });
+    assert!(is_told(&rig, &circuit), "{}", rig.words());
+    run(&mut rig, 40, |_, _| ProbeVerdict::Reachable);
+    assert_eq!(reachability(&rig), Reachability::Public);
+    assert!(is_told(&rig, SEEN) && !is_told(&rig, &circuit), "who can be reached needs no relay");
 }

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod interfaces;
 pub mod network;
 pub mod node;
+mod port_mapping;
 mod snapshot;
 pub mod store;
 pub mod trace;

@@ -8,7 +8,7 @@ use std::{
 
 use kinfolk_core::{Config, Scope};
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, identify,
+    Multiaddr, PeerId, StreamProtocol, autonat, identify,
     identity::Keypair,
     kad::{self, RecordKey},
     mdns, ping,
@@ -21,6 +21,10 @@ use super::{
     governed::Governed,
     ids,
     pings::Pings,
+    reach::{
+        Reach,
+        serving::{Offered, Terms, on_the_internet},
+    },
     relay,
     shelf::Shelf,
     twin::Twin,
@@ -41,7 +45,12 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) twin: Toggle<Twin>,
     pub(super) relay: Governed<relay::Client>,
     pub(super) relay_server: relay::Server,
+    pub(super) reach: Reach,
     pub(super) app: Governed<A>,
+    /// The last fields: version 1 remembers each connection that it has a handler for, also if another field turns it
+    /// away.
+    pub(super) autonat_v2: Governed<Offered<autonat::v2::server::Behaviour>>,
+    pub(super) autonat_v1: Governed<Offered<autonat::v1::Behaviour>>,
 }
 
 /// The addresses that the core itself has put into the routing table.
@@ -108,8 +117,8 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         key: &Keypair,
         settings: &NetworkSettings,
         routed: Routed,
-        relay: relay::Client,
-        relay_server: relay::Server,
+        (relay, relay_server): (relay::Client, relay::Server),
+        terms: Terms,
         app: A,
     ) -> Result<Self, NetworkError> {
         let local = key.public().to_peer_id();
@@ -142,8 +151,19 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             twin: twin.into(),
             relay: Governed::new(relay, everything, Box::new(|_, _| false)),
             relay_server,
+            reach: Reach::default(),
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
+            autonat_v2: Governed::new(
+                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet),
+                everything,
+                Box::new(|_, _| false),
+            ),
+            autonat_v1: Governed::new(
+                Offered::new(autonat::v1::Behaviour::new(local, autonat_v1()), terms, on_the_internet),
+                everything,
+                Box::new(|_, _| false),
+            ),
         })
     }
 }
@@ -175,6 +195,26 @@ fn identify(key: &Keypair, settings: &NetworkSettings) -> identify::Behaviour {
         // Addresses of peers are the core's.
         .with_cache_size(0);
     identify::Behaviour::new(config)
+}
+
+/// Version 1 as a server only. Its client shares the code; without servers, and with a clock that never strikes, it does
+/// nothing.
+fn autonat_v1() -> autonat::v1::Config {
+    const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+    autonat::v1::Config {
+        use_connected: false,
+        boot_delay: NEVER,
+        retry_interval: NEVER,
+        refresh_interval: NEVER,
+        // Below the quota: here it has words for a refusal.
+        throttle_clients_period: Duration::from_secs(60),
+        throttle_clients_peer_max: 4,
+        throttle_clients_global_max: 30,
+        // Tried one after the other, at the IP address from which the client comes.
+        max_peer_addresses: 8,
+        only_global_ips: true,
+        ..autonat::v1::Config::default()
+    }
 }
 
 fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, NetworkError> {

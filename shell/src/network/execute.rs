@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, net::SocketAddr};
 
 use kinfolk_core::{
     Action, Address, Asker, Command, CommandId, ConnectionId as CoreConnectionId, DialError, Event, HeldId,
-    ListenError, ListenerId as CoreListenerId, PeerId as CorePeerId, Reason, Refusal, Transport,
+    ListenError, ListenerId as CoreListenerId, PeerId as CorePeerId, ProbeVerdict, Reason, Refusal, Transport,
 };
 use libp2p::{
     Multiaddr, PeerId, kad,
@@ -84,14 +84,26 @@ impl<A: NetworkBehaviour> Network<A> {
             }
             Action::Reserve { relay, address } => self.reserve(id, relay, address),
             Action::Unreserve { reservation } => self.unreserve(id, *reservation),
-            Action::Probe { .. }
-            | Action::CancelProbe { .. }
-            | Action::Punch { .. }
+            Action::Probe { server, address } => match address_to_libp2p(address) {
+                Some(address) => self.swarm.behaviour_mut().reach.probe(id, peer_to_libp2p(server), address),
+                None => {
+                    let verdict = ProbeVerdict::Broken("this is no multiaddr".to_owned());
+                    self.tell(Event::Probed { probe: id, verdict });
+                }
+            },
+            Action::CancelProbe { probe } => self.swarm.behaviour_mut().reach.cancel(*probe),
+            Action::Punch { .. }
             | Action::AnswerPunch { .. }
             | Action::RefusePunch { .. }
-            | Action::CancelPunch { .. }
-            | Action::MapPort { .. }
-            | Action::UnmapPort { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            | Action::CancelPunch { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            Action::MapPort { transport, port } => {
+                if !self.ports.ask_for(*transport, *port) {
+                    self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
+                }
+            }
+            Action::UnmapPort { transport } => {
+                self.ports.give_back(*transport);
+            }
             Action::Route { peer, addresses } => self.route(id, peer, addresses),
             Action::Unroute { peer } => self.unroute(peer),
             Action::Query(query) => self.query(id, query),
@@ -244,7 +256,9 @@ impl<A: NetworkBehaviour> Network<A> {
             return self.tell(Event::Refused { command, refusal: Refusal::Gone });
         };
         // Kademlia adds what the core itself has routed to anybody's dial: open for it, wherever it is.
-        let routed = held.peer.map(|peer| self.routed.of(&peer)).unwrap_or_default();
+        // A probe is for the internet only.
+        let opens = |_: &PeerId| held.asker != Asker::Autonat;
+        let routed = held.peer.filter(opens).map(|peer| self.routed.of(&peer)).unwrap_or_default();
         let openings: Vec<Opening> = routed.into_iter().map(Opening::Exact).collect();
         openings.iter().for_each(|opening| self.open.open(opening));
         self.released.insert(held.dial, Released { number, openings });
@@ -255,7 +269,7 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Application => behaviour.app.release(held.dial),
             Asker::Identify => behaviour.identify.release(held.dial),
             Asker::Relay => behaviour.relay.release(held.dial),
-            Asker::Autonat => false,
+            Asker::Autonat => behaviour.autonat_v2.release(held.dial) || behaviour.autonat_v1.release(held.dial),
         };
         if !there {
             self.end_released(held.dial);
@@ -271,7 +285,10 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Application => behaviour.app.refuse(dial, connected),
             Asker::Identify => behaviour.identify.refuse(dial, connected),
             Asker::Relay => behaviour.relay.refuse(dial, connected),
-            Asker::Autonat => {}
+            Asker::Autonat => {
+                behaviour.autonat_v2.refuse(dial, connected);
+                behaviour.autonat_v1.refuse(dial, connected);
+            }
         }
         self.counters.count("dials.refused");
     }

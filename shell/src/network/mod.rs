@@ -20,6 +20,7 @@ pub mod ids;
 mod kademlia;
 mod members;
 mod pings;
+mod reach;
 mod record;
 mod relay;
 mod repeats;
@@ -55,11 +56,15 @@ use libp2p::{
 
 pub use counters::Counters;
 
-use crate::driver::{Happened, World};
+use crate::{
+    driver::{Happened, World},
+    port_mapping::PortMapping,
+};
 use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
 use members::{Members, Services};
+use reach::{quota::Quota, serving::Terms};
 use relay::{Client, Reservations};
 use repeats::{Pace, Repeats};
 
@@ -139,6 +144,7 @@ pub struct Network<A: NetworkBehaviour> {
     routed: Routed,
     members: Members,
     services: Services,
+    ports: PortMapping,
     counters: Counters,
     out: VecDeque<Happened<A::ToSwarm>>,
     waker: Option<Waker>,
@@ -266,7 +272,8 @@ impl<A: NetworkBehaviour> Network<A> {
         let routed = Routed::default();
         let (members, services) = (Members::default(), Services::default());
         let server = relay::server(peer, &settings.config.relay, members.clone(), services.clone());
-        let behaviour = Behaviour::new(&key, &settings, routed.clone(), relay, server, app)?;
+        let terms = Terms { members: members.clone(), services: services.clone(), quota: Quota::default() };
+        let behaviour = Behaviour::new(&key, &settings, routed.clone(), (relay, server), terms, app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
             // Saves a round trip per stream.
@@ -283,6 +290,7 @@ impl<A: NetworkBehaviour> Network<A> {
             routed,
             members,
             services,
+            ports: PortMapping::default(),
             counters: Counters::default(),
             out: VecDeque::new(),
             waker: None,
@@ -371,6 +379,9 @@ impl<A: NetworkBehaviour> Stream for Network<A> {
     type Item = Happened<A::ToSwarm>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Poll::Ready(Some(event)) = self.ports.poll_next_unpin(cx) {
+            self.out.push_back(Happened::Core(event));
+        }
         for _ in 0..FAIR {
             if let Some(happened) = self.out.pop_front() {
                 return Poll::Ready(Some(happened));
@@ -410,10 +421,11 @@ impl<A: NetworkBehaviour> World for Network<A> {
     }
 
     fn standing(&self) -> usize {
-        self.swarm.connected_peers().count()
+        self.swarm.connected_peers().count() + self.ports.standing()
     }
 
     fn farewell(&mut self) {
+        self.ports.farewell();
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error means that it is gone already.

@@ -146,9 +146,20 @@ impl<A: NetworkBehaviour> Network<A> {
             }
             BehaviourEvent::RelayServer(served) => self.on_served(served),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
+            BehaviourEvent::Reach(told) => self.on_probe(told),
             BehaviourEvent::App(said) => {
                 if let Some(event) = self.on_said(Asker::Application, said) {
                     self.out.push_back(Happened::App(event));
+                }
+            }
+            BehaviourEvent::AutonatV2(said) => {
+                if let Some(served) = self.on_said(Asker::Autonat, said) {
+                    self.on_served_v2(&served);
+                }
+            }
+            BehaviourEvent::AutonatV1(said) => {
+                if let Some(served) = self.on_said(Asker::Autonat, said) {
+                    self.on_served_v1(&served);
                 }
             }
         }
@@ -225,7 +236,8 @@ impl<A: NetworkBehaviour> Network<A> {
         let (direction, origin, address) = if let ConnectedPoint::Listener { local_addr, .. } = endpoint {
             let relay = if endpoint.is_relayed() { relay::relay_of(local_addr) } else { None };
             let address = relay.map_or_else(|| address_to_core(remote), |relay| Address::relayed(peer_to_core(relay)));
-            (Direction::Inbound, Origin::Inbound, address)
+            let probe = self.swarm.behaviour().reach.expects(&peer).filter(|_| !endpoint.is_relayed());
+            (Direction::Inbound, probe.map_or(Origin::Inbound, Origin::Probe), address)
         } else if let Some(dial) = self.end_dial(id) {
             (Direction::Outbound, Origin::Dial(dial.command), dial.as_given(remote))
         } else if let Some(held) = self.end_released(id) {
