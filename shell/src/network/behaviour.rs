@@ -25,6 +25,7 @@ use super::{
         Reach,
         serving::{Offered, Terms, on_the_internet},
     },
+    relay,
     shelf::Shelf,
     twin::Twin,
 };
@@ -43,6 +44,8 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
     pub(super) reach: Reach,
+    pub(super) relay: Governed<relay::Client>,
+    pub(super) relay_server: relay::Server,
     pub(super) app: Governed<A>,
     /// The last fields: version 1 remembers each connection that it has a handler for, also if another field turns it
     /// away.
@@ -84,12 +87,29 @@ impl Routed {
     }
 }
 
-/// The key whose providers are the members of the network: the SHA-256 of `kinfolk network: NAME`, as a multihash, which
-/// is what other implementations take for a provider's key.
-pub(super) fn network_key(name: &str) -> RecordKey {
-    let mut key = vec![0x12, 0x20];
-    key.extend_from_slice(&ids::sha_256(format!("kinfolk network: {name}").as_bytes()));
-    RecordKey::from(key)
+/// The keys under which a network's peers announce themselves: each is the SHA-256 of a text as a multihash, which is
+/// what other implementations take for a provider's key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NetworkKeys {
+    /// Members: `kinfolk network: NAME`.
+    pub(super) members: RecordKey,
+    /// Those that relay for the network: `kinfolk relays: NAME`.
+    pub(super) relays: RecordKey,
+}
+
+impl NetworkKeys {
+    pub(super) fn of(name: &str) -> Self {
+        let key = |text: String| {
+            let mut key = vec![0x12, 0x20];
+            key.extend_from_slice(&ids::sha_256(text.as_bytes()));
+            RecordKey::from(key)
+        };
+        Self { members: key(format!("kinfolk network: {name}")), relays: key(format!("kinfolk relays: {name}")) }
+    }
+
+    pub(super) fn contain(&self, key: &RecordKey) -> bool {
+        [&self.members, &self.relays].contains(&key)
+    }
 }
 
 impl<A: NetworkBehaviour> Behaviour<A> {
@@ -98,6 +118,8 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         settings: &NetworkSettings,
         routed: Routed,
         terms: Terms,
+        relay: relay::Client,
+        relay_server: relay::Server,
         app: A,
     ) -> Result<Self, NetworkError> {
         let local = key.public().to_peer_id();
@@ -111,7 +133,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             let twin = Twin::new(local).inspect_err(|error| {
                 tracing::warn!(%error, "another machine with this node's identity will not be noticed by mDNS");
             });
-            (Some(Governed::new(mdns, everything, Box::new(|_, _| false))), twin.ok())
+            (Some(Governed::new(mdns, not_relayed, Box::new(|_, _| false))), twin.ok())
         } else {
             (None, None)
         };
@@ -129,6 +151,8 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             mdns: mdns.into(),
             twin: twin.into(),
             reach: Reach::default(),
+            relay: Governed::new(relay, everything, Box::new(|_, _| false)),
+            relay_server,
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
             autonat_v2: Governed::new(
@@ -210,7 +234,7 @@ fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, Net
         .set_provider_publication_interval(None)
         .set_periodic_bootstrap_interval(None);
     let max_peers = config.lifecycle.max_peers.clamp(64, 20_000) as usize;
-    let shelf = Shelf::new(local, network_key(&config.network), max_peers);
+    let shelf = Shelf::new(local, NetworkKeys::of(&config.network), max_peers);
     let mut behaviour = kad::Behaviour::with_config(local, shelf, kademlia);
     // By itself it would serve as soon as an address is advertised.
     behaviour.set_mode(Some(kad::Mode::Client));
@@ -219,6 +243,11 @@ fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, Net
 
 fn everything(_: &FromSwarm<'_>) -> bool {
     true
+}
+
+/// A circuit is no address of the home network.
+fn not_relayed(event: &FromSwarm<'_>) -> bool {
+    !matches!(event, FromSwarm::NewListenAddr(listened) if ids::is_relayed(listened.addr))
 }
 
 /// Kademlia is not told where we listen: it would tell others, and begin look-ups by itself.

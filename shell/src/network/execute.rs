@@ -8,6 +8,7 @@ use kinfolk_core::{
 };
 use libp2p::{
     Multiaddr, PeerId, kad,
+    multiaddr::Protocol,
     swarm::{
         self, ConnectionId, NetworkBehaviour,
         dial_opts::{DialOpts, PeerCondition},
@@ -74,8 +75,15 @@ impl<A: NetworkBehaviour> Network<A> {
             }
             Action::SetServices { relay, probes } => {
                 self.services.set(Audiences { relay: *relay, probes: *probes });
+                self.swarm.behaviour_mut().relay_server.reconsider(None);
             }
-            Action::SetMember { peer, member } => self.members.set(peer_to_libp2p(peer), *member),
+            Action::SetMember { peer, member } => {
+                let peer = peer_to_libp2p(peer);
+                self.members.set(peer, *member);
+                self.swarm.behaviour_mut().relay_server.reconsider(Some(&peer));
+            }
+            Action::Reserve { relay, address } => self.reserve(id, relay, address),
+            Action::Unreserve { reservation } => self.unreserve(id, *reservation),
             Action::Probe { server, address } => match address_to_libp2p(address) {
                 Some(address) => self.swarm.behaviour_mut().reach.probe(id, peer_to_libp2p(server), address),
                 None => {
@@ -84,9 +92,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             },
             Action::CancelProbe { probe } => self.swarm.behaviour_mut().reach.cancel(*probe),
-            Action::Reserve { .. }
-            | Action::Unreserve { .. }
-            | Action::Punch { .. }
+            Action::Punch { .. }
             | Action::AnswerPunch { .. }
             | Action::RefusePunch { .. }
             | Action::CancelPunch { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
@@ -121,13 +127,13 @@ impl<A: NetworkBehaviour> Network<A> {
         let mut usable: VecDeque<(Multiaddr, Address)> = VecDeque::new();
         self.counters.add("cut.addresses", addresses.len().saturating_sub(MAX_ADDRESSES) as u64);
         for address in addresses.iter().take(MAX_ADDRESSES) {
-            match address_to_libp2p(address) {
-                None => failures.push((address.clone(), DialError::Unsupported)),
+            match self.dialable(address) {
+                Err(error) => failures.push((address.clone(), error)),
                 // libp2p drops these without a word.
-                Some(known) if self.swarm.listeners().any(|own| *own == known) => {
+                Ok(known) if self.swarm.listeners().any(|own| *own == known) => {
                     failures.push((address.clone(), DialError::OwnIdentity));
                 }
-                Some(known) => usable.push_back((known, address.clone())),
+                Ok(known) => usable.push_back((known, address.clone())),
             }
         }
         let peer = peer.map(peer_to_libp2p);
@@ -165,25 +171,43 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.names.contains(address).then_some(Opening::Port(*port, *transport))
             }
             Address::DnsAddr(_) => self.names.contains(address).then_some(Opening::Any),
-            Address::Relayed(_) => None,
+            Address::Relayed(circuit) => {
+                let via = circuit.via.as_ref()?;
+                self.opening(&address_to_libp2p(via)?, via)
+            }
         }
+    }
+
+    /// The address as the transports take it. One that leads through a relay has to name the relay's address, though
+    /// the connection to the relay is used that stands.
+    fn dialable(&self, address: &Address) -> Result<Multiaddr, DialError> {
+        let whole = match address {
+            Address::Relayed(circuit) if circuit.via.is_none() => {
+                let Some((_, remote)) = self.direct_connection(&circuit.relay) else {
+                    return Err(DialError::Other("there is no connection to the relay".to_owned()));
+                };
+                let relay = peer_to_libp2p(&circuit.relay);
+                Some(ids::without_peer(remote.clone()).with(Protocol::P2p(relay)).with(Protocol::P2pCircuit))
+            }
+            Address::Relayed(_)
+            | Address::Ip { .. }
+            | Address::Name { .. }
+            | Address::DnsAddr(_)
+            | Address::Other(_) => address_to_libp2p(address),
+        };
+        whole.ok_or(DialError::Unsupported)
     }
 
     /// A dial of the core, or one address of it, has failed.
     pub(super) fn dial_failed(&mut self, id: ConnectionId, error: &swarm::DialError) {
         let Some(mut dial) = self.end_dial(id) else { return };
-        let as_given = |tried: &Multiaddr| {
-            let tried = ids::without_peer(tried.clone());
-            let given = dial.addresses.iter().find(|(known, _)| *known == tried);
-            given.map_or_else(|| address_to_core(&tried), |(_, address)| address.clone())
-        };
         let whole = errors::of_dial(error);
         let failures: Vec<(Address, DialError)> = match error {
             swarm::DialError::Transport(errors) => {
-                errors.iter().map(|(tried, error)| (as_given(tried), errors::of_transport(error))).collect()
+                errors.iter().map(|(tried, error)| (dial.as_given(tried), errors::of_transport(error))).collect()
             }
             swarm::DialError::WrongPeerId { address, .. } | swarm::DialError::LocalPeerId { address } => {
-                vec![(as_given(address), whole.clone())]
+                vec![(dial.as_given(address), whole.clone())]
             }
             swarm::DialError::NoAddresses
             | swarm::DialError::DialPeerConditionFalse(_)
@@ -245,7 +269,7 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Application => behaviour.app.release(held.dial),
             Asker::Identify => behaviour.identify.release(held.dial),
             Asker::Autonat => behaviour.autonat_v2.release(held.dial) || behaviour.autonat_v1.release(held.dial),
-            Asker::Relay => false,
+            Asker::Relay => behaviour.relay.release(held.dial),
         };
         if !there {
             self.end_released(held.dial);
@@ -264,7 +288,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 behaviour.autonat_v2.refuse(dial, connected);
                 behaviour.autonat_v1.refuse(dial, connected);
             }
-            Asker::Relay => {}
+            Asker::Relay => behaviour.relay.refuse(dial, connected),
         }
         self.counters.count("dials.refused");
     }
@@ -292,6 +316,15 @@ impl<A: NetworkBehaviour> Network<A> {
             }
             Err(error) => self.tell(Event::ListenFailed { command, error }),
         }
+    }
+}
+
+impl Dial {
+    /// The address as the core has written it.
+    pub(super) fn as_given(&self, tried: &Multiaddr) -> Address {
+        let tried = ids::without_peer(tried.clone());
+        let given = self.addresses.iter().find(|(known, _)| *known == tried);
+        given.map_or_else(|| address_to_core(&tried), |(_, address)| address.clone())
     }
 }
 

@@ -22,6 +22,7 @@ mod members;
 mod pings;
 mod reach;
 mod record;
+mod relay;
 mod repeats;
 mod shelf;
 mod translate;
@@ -59,11 +60,12 @@ use crate::{
     driver::{Happened, World},
     port_mapping::PortMapping,
 };
-use behaviour::{Behaviour, Routed};
+use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
 use members::{Members, Services};
 use reach::{quota::Quota, serving::Terms};
+use relay::{Client, Reservations};
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -137,7 +139,7 @@ pub struct Network<A: NetworkBehaviour> {
     swarm: Swarm<Behaviour<A>>,
     key: Keypair,
     local: CorePeerId,
-    network: libp2p::kad::RecordKey,
+    network: NetworkKeys,
     open: Openings,
     routed: Routed,
     members: Members,
@@ -160,6 +162,7 @@ pub struct Network<A: NetworkBehaviour> {
     last_held: u64,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
+    reservations: Reservations,
     /// Queries of the core under way.
     queries: HashMap<QueryId, Query>,
     /// The sequence number of our newest record, as far as it is known.
@@ -181,6 +184,9 @@ pub struct Network<A: NetworkBehaviour> {
 struct Connection {
     number: u64,
     peer: CorePeerId,
+    /// The other end's address, as libp2p knows it.
+    remote: Multiaddr,
+    relayed: bool,
     identity: Option<(kinfolk_core::Identity, Instant)>,
     pace: Pace,
     /// It does not speak ping, and the core knows.
@@ -215,7 +221,7 @@ struct Listener {
 }
 
 impl<A: NetworkBehaviour> Network<A> {
-    /// A network over TCP and QUIC, with DNS. `executor` runs libp2p's tasks; the transports themselves need tokio, so
+    /// A network over TCP, QUIC and relays, with DNS. `executor` runs libp2p's tasks; the transports themselves need tokio, so
     /// this and all else here must be called within a tokio runtime.
     ///
     /// # Errors
@@ -229,10 +235,12 @@ impl<A: NetworkBehaviour> Network<A> {
         transport::warm_up();
         let open = Openings::default();
         let transport = transport::internet(&key, &settings, open.clone())?;
-        Self::build(key, settings, executor, transport, open, app)
+        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
+        Self::build(key, settings, executor, transport, relay, open, app)
     }
 
-    /// A network over any other transport, such as libp2p's memory transport; behind the same guard. Needs tokio only
+    /// A network over any other transport, such as libp2p's memory transport, and relays; behind the same guard. Needs tokio only
     /// if the transport does, or if mDNS is on.
     ///
     /// # Errors
@@ -246,7 +254,9 @@ impl<A: NetworkBehaviour> Network<A> {
     ) -> Result<Self, NetworkError> {
         let open = Openings::default();
         let transport = libp2p::Transport::boxed(transport::guarded(transport, open.clone()));
-        Self::build(key, settings, executor, transport, open, app)
+        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
+        Self::build(key, settings, executor, transport, relay, open, app)
     }
 
     fn build(
@@ -254,6 +264,7 @@ impl<A: NetworkBehaviour> Network<A> {
         settings: NetworkSettings,
         executor: impl Executor + Send + 'static,
         transport: Boxed<(PeerId, StreamMuxerBox)>,
+        relay: Client,
         open: Openings,
         app: A,
     ) -> Result<Self, NetworkError> {
@@ -261,7 +272,8 @@ impl<A: NetworkBehaviour> Network<A> {
         let routed = Routed::default();
         let (members, services) = (Members::default(), Services::default());
         let terms = Terms { members: members.clone(), services: services.clone(), quota: Quota::default() };
-        let behaviour = Behaviour::new(&key, &settings, routed.clone(), terms, app)?;
+        let server = relay::server(peer, &settings.config.relay, members.clone(), services.clone());
+        let behaviour = Behaviour::new(&key, &settings, routed.clone(), terms, relay, server, app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
             // Saves a round trip per stream.
@@ -273,7 +285,7 @@ impl<A: NetworkBehaviour> Network<A> {
             swarm: Swarm::new(transport, behaviour, peer, config),
             key,
             local: ids::peer_to_core(peer),
-            network: behaviour::network_key(&settings.config.network),
+            network: NetworkKeys::of(&settings.config.network),
             open,
             routed,
             members,
@@ -292,6 +304,7 @@ impl<A: NetworkBehaviour> Network<A> {
             last_held: 0,
             listeners: HashMap::new(),
             last_listener: 0,
+            reservations: Reservations::default(),
             queries: HashMap::new(),
             last_seq: 0,
             by_mdns: HashMap::new(),

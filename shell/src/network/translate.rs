@@ -19,6 +19,7 @@ use super::{
     errors,
     governed::Said,
     ids::{self, address_to_core, peer_to_core, real_peer, told_address},
+    relay,
     repeats::Pace,
 };
 
@@ -68,6 +69,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.on_dial_failed(connection_id, &error);
             }
             SwarmEvent::NewListenAddr { listener_id, address } => match self.listener(listener_id) {
+                None if self.on_circuit_listened(listener_id, &address) => {}
                 Some((listener, command)) => {
                     self.tell(Event::Listening { listener, command, address: address_to_core(&address) });
                 }
@@ -80,6 +82,9 @@ impl<A: NetworkBehaviour> Network<A> {
                 None => self.counters.count("listeners.others"),
             },
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                if self.on_circuit_listener_closed(listener_id, &reason) {
+                    return;
+                }
                 self.on_listener_closed(listener_id, &addresses, reason);
             }
             SwarmEvent::ListenerError { error, .. } => {
@@ -127,6 +132,12 @@ impl<A: NetworkBehaviour> Network<A> {
                 | Said::Dial { .. }
                 | Said::DialFailed { .. },
             ) => self.counters.count("unknown"),
+            BehaviourEvent::Relay(said) => {
+                if let Some(told) = self.on_said(Asker::Relay, said) {
+                    self.on_relay(told);
+                }
+            }
+            BehaviourEvent::RelayServer(served) => self.on_served(served),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
             BehaviourEvent::Reach(told) => self.on_probe(told),
             BehaviourEvent::App(said) => {
@@ -154,6 +165,8 @@ impl<A: NetworkBehaviour> Network<A> {
             Said::Candidate(_) if asker == Asker::Identify && !self.heeded => {
                 self.counters.count("identify.too_often");
             }
+            // As whoever is at the other end of a circuit sees us: at a relay.
+            Said::Candidate(address) if ids::is_relayed(&address) => self.counters.count("addresses.relayed"),
             Said::Candidate(address) => {
                 if let Some(known) = self.own_address(address) {
                     self.tell(Event::Candidate { asker, address: known });
@@ -212,13 +225,16 @@ impl<A: NetworkBehaviour> Network<A> {
     }
 
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, took: std::time::Duration) {
-        let (direction, origin) = if endpoint.is_listener() {
+        let remote = endpoint.get_remote_address();
+        let (direction, origin, address) = if let ConnectedPoint::Listener { local_addr, .. } = endpoint {
+            let relay = if endpoint.is_relayed() { relay::relay_of(local_addr) } else { None };
+            let address = relay.map_or_else(|| address_to_core(remote), |relay| Address::relayed(peer_to_core(relay)));
             let probe = self.swarm.behaviour().reach.expects(&peer).filter(|_| !endpoint.is_relayed());
-            (Direction::Inbound, probe.map_or(Origin::Inbound, Origin::Probe))
+            (Direction::Inbound, probe.map_or(Origin::Inbound, Origin::Probe), address)
         } else if let Some(dial) = self.end_dial(id) {
-            (Direction::Outbound, Origin::Dial(dial.command))
+            (Direction::Outbound, Origin::Dial(dial.command), dial.as_given(remote))
         } else if let Some(held) = self.end_released(id) {
-            (Direction::Outbound, Origin::Held(held))
+            (Direction::Outbound, Origin::Held(held), address_to_core(remote))
         } else {
             // The gate lets no other dial out.
             self.counters.count("unknown");
@@ -228,15 +244,22 @@ impl<A: NetworkBehaviour> Network<A> {
         self.last_connection += 1;
         let number = self.last_connection;
         let known = peer_to_core(peer);
-        let connection =
-            Connection { number, peer: known, identity: None, pace: Pace::new(Instant::now()), mute: false };
+        let connection = Connection {
+            number,
+            peer: known,
+            remote: remote.clone(),
+            relayed: endpoint.is_relayed(),
+            identity: None,
+            pace: Pace::new(Instant::now()),
+            mute: false,
+        };
         self.connections.insert(id, connection);
         self.by_number.insert(number, id);
         self.tell(Event::Connected {
             connection: CoreConnectionId(number),
             peer: known,
             direction,
-            address: address_to_core(endpoint.get_remote_address()),
+            address,
             origin,
             took,
         });
@@ -398,7 +421,8 @@ impl<A: NetworkBehaviour> Network<A> {
             agent: errors::plain(&info.agent_version, MAX_NAME),
             protocols,
             addresses,
-            observed: told_address(&info.observed_addr),
+            // By a circuit, one is seen at the relay.
+            observed: told_address(&info.observed_addr).filter(|observed| !observed.is_relayed()),
             cut: cut_addresses + cut_protocols,
         }
     }
