@@ -21,11 +21,13 @@ use super::{
     governed::Governed,
     ids,
     pings::Pings,
+    punch::Punch,
     reach::{
         Reach,
         serving::{Offered, Terms, on_the_internet},
     },
     relay,
+    settled::Settled,
     shelf::Shelf,
     twin::Twin,
 };
@@ -38,14 +40,15 @@ const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 pub(super) struct Behaviour<A: NetworkBehaviour> {
     /// The first field: it is asked first.
     pub(super) gate: Gate,
-    pub(super) identify: Governed<identify::Behaviour>,
+    pub(super) identify: Governed<Settled<identify::Behaviour>>,
     pub(super) ping: Pings,
-    pub(super) kad: Governed<kad::Behaviour<Shelf>>,
+    pub(super) kad: Governed<Settled<kad::Behaviour<Shelf>>>,
+    pub(super) punch: Punch,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
-    pub(super) reach: Reach,
     pub(super) relay: Governed<relay::Client>,
     pub(super) relay_server: relay::Server,
+    pub(super) reach: Reach,
     pub(super) app: Governed<A>,
     /// The last fields: version 1 remembers each connection that it has a handler for, also if another field turns it
     /// away.
@@ -117,9 +120,8 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         key: &Keypair,
         settings: &NetworkSettings,
         routed: Routed,
+        (relay, relay_server): (relay::Client, relay::Server),
         terms: Terms,
-        relay: relay::Client,
-        relay_server: relay::Server,
         app: A,
     ) -> Result<Self, NetworkError> {
         let local = key.public().to_peer_id();
@@ -139,20 +141,25 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         };
         Ok(Self {
             gate,
-            identify: Governed::new(identify(key, settings), everything, Box::new(|_, _| false)),
+            identify: Governed::new(
+                Settled::new(identify(key, settings), |protocol| protocol == identify::PUSH_PROTOCOL_NAME.as_ref()),
+                everything,
+                Box::new(|_, _| false),
+            ),
             ping: Pings::new(
                 ping::Config::new().with_interval(settings.ping_interval).with_timeout(settings.ping_timeout),
             ),
             kad: Governed::new(
-                kademlia(local, config)?,
+                Settled::new(kademlia(local, config)?, |_| true),
                 nothing_listened,
                 Box::new(move |peer, address| routed.allows(peer, address)),
             ),
+            punch: Punch::new(protocol("punch", &config.protocols.punch)?),
             mdns: mdns.into(),
             twin: twin.into(),
-            reach: Reach::default(),
             relay: Governed::new(relay, everything, Box::new(|_, _| false)),
             relay_server,
+            reach: Reach::default(),
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
             autonat_v2: Governed::new(
@@ -219,9 +226,7 @@ fn autonat_v1() -> autonat::v1::Config {
 }
 
 fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, NetworkError> {
-    let protocol = StreamProtocol::try_from_owned(config.protocols.kademlia.clone())
-        .map_err(|_| NetworkError::Protocol(config.protocols.kademlia.clone()))?;
-    let mut kademlia = kad::Config::new(protocol);
+    let mut kademlia = kad::Config::new(protocol("kademlia", &config.protocols.kademlia)?);
     kademlia
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
@@ -239,6 +244,11 @@ fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, Net
     // By itself it would serve as soon as an address is advertised.
     behaviour.set_mode(Some(kad::Mode::Client));
     Ok(behaviour)
+}
+
+fn protocol(setting: &'static str, name: &str) -> Result<StreamProtocol, NetworkError> {
+    StreamProtocol::try_from_owned(name.to_owned())
+        .map_err(|_| NetworkError::Protocol { setting, name: name.to_owned() })
 }
 
 fn everything(_: &FromSwarm<'_>) -> bool {

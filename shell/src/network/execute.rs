@@ -92,10 +92,14 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             },
             Action::CancelProbe { probe } => self.swarm.behaviour_mut().reach.cancel(*probe),
-            Action::Punch { .. }
-            | Action::AnswerPunch { .. }
-            | Action::RefusePunch { .. }
-            | Action::CancelPunch { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            Action::Punch { connection, peer, wire, transport, candidates, near } => {
+                self.punch(id, *connection, peer, *wire, *transport, candidates, *near);
+            }
+            Action::AnswerPunch { offer, peer, transport, role, mapping, candidates, targets } => {
+                self.answer_punch(id, *offer, peer, *transport, *role, *mapping, candidates, targets);
+            }
+            Action::RefusePunch { offer, .. } => self.refuse_punch(id, *offer),
+            Action::CancelPunch { punch } => self.cancel_punch(*punch),
             Action::MapPort { transport, port } => {
                 if !self.ports.ask_for(*transport, *port) {
                     self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
@@ -268,8 +272,8 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Kademlia => behaviour.kad.release(held.dial),
             Asker::Application => behaviour.app.release(held.dial),
             Asker::Identify => behaviour.identify.release(held.dial),
-            Asker::Autonat => behaviour.autonat_v2.release(held.dial) || behaviour.autonat_v1.release(held.dial),
             Asker::Relay => behaviour.relay.release(held.dial),
+            Asker::Autonat => behaviour.autonat_v2.release(held.dial) || behaviour.autonat_v1.release(held.dial),
         };
         if !there {
             self.end_released(held.dial);
@@ -284,11 +288,11 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Kademlia => behaviour.kad.refuse(dial, connected),
             Asker::Application => behaviour.app.refuse(dial, connected),
             Asker::Identify => behaviour.identify.refuse(dial, connected),
+            Asker::Relay => behaviour.relay.refuse(dial, connected),
             Asker::Autonat => {
                 behaviour.autonat_v2.refuse(dial, connected);
                 behaviour.autonat_v1.refuse(dial, connected);
             }
-            Asker::Relay => behaviour.relay.refuse(dial, connected),
         }
         self.counters.count("dials.refused");
     }

@@ -20,10 +20,12 @@ pub mod ids;
 mod kademlia;
 mod members;
 mod pings;
+mod punch;
 mod reach;
 mod record;
 mod relay;
 mod repeats;
+mod settled;
 mod shelf;
 mod translate;
 mod transport;
@@ -64,6 +66,7 @@ use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
 use members::{Members, Services};
+use punch::Punches;
 use reach::{quota::Quota, serving::Terms};
 use relay::{Client, Reservations};
 use repeats::{Pace, Repeats};
@@ -124,9 +127,14 @@ pub enum NetworkError {
     /// The identity can't be used for encryption.
     #[error("the identity can't be used for encrypted connections: {0}")]
     Key(String),
-    /// The hash table's protocol name is none.
-    #[error("protocols.kademlia: {0:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
-    Protocol(String),
+    /// A protocol's name is none.
+    #[error("protocols.{setting}: {name:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
+    Protocol {
+        /// Which.
+        setting: &'static str,
+        /// What it is.
+        name: String,
+    },
     /// mDNS can't be started.
     #[error("looking for peers on the home network (mDNS) can't be started: {0}; `mdns = false` goes without")]
     Mdns(#[source] io::Error),
@@ -160,6 +168,7 @@ pub struct Network<A: NetworkBehaviour> {
     held: VecDeque<Held>,
     released: HashMap<ConnectionId, Released>,
     last_held: u64,
+    punches: Punches,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
     reservations: Reservations,
@@ -271,12 +280,12 @@ impl<A: NetworkBehaviour> Network<A> {
         let peer = key.public().to_peer_id();
         let routed = Routed::default();
         let (members, services) = (Members::default(), Services::default());
-        let terms = Terms { members: members.clone(), services: services.clone(), quota: Quota::default() };
         let server = relay::server(peer, &settings.config.relay, members.clone(), services.clone());
-        let behaviour = Behaviour::new(&key, &settings, routed.clone(), terms, relay, server, app)?;
+        let terms = Terms { members: members.clone(), services: services.clone(), quota: Quota::default() };
+        let behaviour = Behaviour::new(&key, &settings, routed.clone(), (relay, server), terms, app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
-            // Saves a round trip per stream.
+            // Saves a round trip per stream; `settled` where that would lose something.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_max_negotiating_inbound_streams(64)
             // The core closes connections. A year, because longer ones don't fit every clock.
@@ -302,6 +311,7 @@ impl<A: NetworkBehaviour> Network<A> {
             held: VecDeque::new(),
             released: HashMap::new(),
             last_held: 0,
+            punches: Punches::default(),
             listeners: HashMap::new(),
             last_listener: 0,
             reservations: Reservations::default(),
