@@ -250,6 +250,8 @@ impl<'a> View<'a> {
     }
 
     fn with_service(self, view: PeerView<'a>) -> PeerView<'a> {
-        PeerView { served: self.running.nat.own.is_served(&view.peer), ..view }
+        let Running { nat, lifecycle, .. } = self.running;
+        let punching = lifecycle.peers.find(&view.peer).and_then(|slot| nat.punching.view(slot));
+        PeerView { served: nat.own.is_served(&view.peer), punching, ..view }
     }
 }

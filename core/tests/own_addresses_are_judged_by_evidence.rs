@@ -235,19 +235,54 @@ fn while_visitors_come_failures_cost_nothing() {
 
 #[test]
 fn who_comes_where_we_have_opened_the_way_is_no_visitor() {
-    let mut rig = at_home(Config::desktop());
-    rig.connected(1, Direction::Outbound, global(1), Origin::Dial(CommandId(0)));
-    rig.inbound(1, global(1));
-    rig.inbound(2, Address::relayed(peer(1)));
-    rig.inbound(2, global(2));
-    let connect = Ask::Connect(PeerAddress::new(peer(3), global(3)));
-    rig.tell(Event::Asked { request: RequestId(1), ask: connect });
-    assert!(!rig.dials().is_empty());
-    rig.inbound(3, global(3));
-    rig.connected(4, Direction::Inbound, global(4), Origin::Punch(CommandId(9)));
-    rig.connected(5, Direction::Inbound, global(5), Origin::Probe(CommandId(9)));
-    rig.pass(secs(20));
-    assert_eq!(reachability(&rig), Reachability::Unknown);
+    type Case = (&'static str, fn(&mut Rig, u64), Reachability);
+    let cases: [Case; 6] = [
+        ("a stranger", |rig, n| _ = rig.inbound(n, global(n)), Reachability::Public),
+        (
+            "connected from here",
+            |rig, n| {
+                rig.connected(n, Direction::Outbound, global(n), Origin::Dial(CommandId(0)));
+                rig.inbound(n, global(n));
+            },
+            Reachability::Unknown,
+        ),
+        (
+            "relayed",
+            |rig, n| {
+                rig.inbound(n, Address::relayed(peer(90)));
+                rig.inbound(n, global(n));
+            },
+            Reachability::Unknown,
+        ),
+        (
+            "dialled, whoever is there",
+            |rig, n| {
+                let connect = Ask::Connect(PeerAddress { peer: None, address: Some(global(n)) });
+                rig.tell(Event::Asked { request: RequestId(n), ask: connect });
+                assert!(!rig.dials().is_empty());
+                rig.inbound(n, global(n));
+            },
+            Reachability::Unknown,
+        ),
+        (
+            "punched",
+            |rig, n| _ = rig.connected(n, Direction::Inbound, global(n), Origin::Punch(CommandId(9))),
+            Reachability::Unknown,
+        ),
+        (
+            "asked to probe",
+            |rig, n| _ = rig.connected(n, Direction::Inbound, global(n), Origin::Probe(CommandId(9))),
+            Reachability::Unknown,
+        ),
+    ];
+    for (what, come, verdict) in cases {
+        let mut rig = at_home(Config::desktop());
+        for n in 1..=3 {
+            come(&mut rig, n);
+        }
+        rig.pass(secs(20));
+        assert_eq!(reachability(&rig), verdict, "{what}");
+    }
 }
 
 #[test]
@@ -275,14 +310,13 @@ fn a_server_without_ipv6_says_nothing_about_ipv6() {
     rig.listening(V6);
     rig.tell(Event::Listening { listener: ListenerId(1), command: CommandId(1), address: address(SEEN) });
     meet(&mut rig, 1, global(1), SEEN);
-    rig.pass(secs(5));
-    assert!(probes(&rig).iter().all(|(_, _, asked)| *asked == address(SEEN)), "{:?}", probes(&rig));
-    assert!(!probes(&rig).is_empty());
+    let asked = |all: &[Action], text: &str| all.contains(&Action::Probe { server: peer(1), address: address(text) });
+    let all = run(&mut rig, 60, |_, _| ProbeVerdict::DialFailed);
+    assert!(asked(&all, SEEN) && !asked(&all, V6), "{all:?}");
     let identity = Identity { addresses: vec![address("/ip6/2a01:4f8:1::1/tcp/4001")], ..prober() };
-    rig.take();
     rig.identified_as(ConnectionId(1), 1, identity);
     let all = run(&mut rig, 40, |_, _| ProbeVerdict::DialFailed);
-    assert!(all.contains(&Action::Probe { server: peer(1), address: address(V6) }), "{all:?}");
+    assert!(asked(&all, V6), "{all:?}");
 }
 
 #[test]
@@ -477,4 +511,39 @@ fn an_operator_and_a_server_need_no_proof() {
     assert_eq!(reachability(&rig), Reachability::Public);
     assert!(rig.notices().contains(&Notice::ReachabilityChanged { reachability: Reachability::Public }));
     assert!(rig.now < Time::from_secs(2));
+}
+
+#[test]
+fn a_liar_that_puts_us_where_an_honest_server_is_does_not_keep_it_from_being_asked() {
+    let mut rig = at_home(Config::desktop());
+    meet(&mut rig, 2, global(2), "/ip4/45.10.1.1/udp/4001/quic-v1");
+    meet(&mut rig, 1, global(1), SEEN);
+    let all = run(&mut rig, 60, |n, asked| match (n, *asked == address(SEEN)) {
+        (1, true) => ProbeVerdict::Reachable,
+        _ => ProbeVerdict::DialFailed,
+    });
+    assert!(all.contains(&Action::Probe { server: peer(1), address: address(SEEN) }), "{all:?}");
+    assert_eq!(reachability(&rig), Reachability::Public);
+}
+
+#[test]
+fn circuits_are_told_while_our_own_addresses_may_not_do() {
+    let mut config = Config::desktop();
+    config.nat.relays = vec![PeerAddress::new(peer(1), global(1))];
+    let mut rig = Rig::new(config);
+    rig.listening("/ip4/192.168.1.2/udp/4001/quic-v1");
+    let relay = rig.dial_succeeds(1);
+    let mut identity = prober();
+    identity.protocols.push("/libp2p/circuit/relay/0.2.0/hop".into());
+    rig.identified_as(relay, 1, Identity { observed: Some(address(SEEN)), ..identity });
+    rig.pass(secs(6));
+    let reserve =
+        rig.commands.iter().find(|one| matches!(one.action, Action::Reserve { .. })).expect("a reservation").id;
+    let circuit = format!("/ip4/45.10.1.1/udp/4001/quic-v1/p2p/{}/p2p-circuit", peer(1));
+    rig.tell(Event::Reserved { reservation: reserve, limit: None });
+    rig.tell(Event::ReservedAt { reservation: reserve, address: address(&circuit) });
+    assert!(is_told(&rig, &circuit), "{}", rig.words());
+    run(&mut rig, 40, |_, _| ProbeVerdict::Reachable);
+    assert_eq!(reachability(&rig), Reachability::Public);
+    assert!(is_told(&rig, SEEN) && !is_told(&rig, &circuit), "who can be reached needs no relay");
 }

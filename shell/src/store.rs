@@ -39,7 +39,8 @@ const BATCH: usize = 64;
 const RETRY: Duration = Duration::from_secs(10);
 
 /// One entry per version of the schema: what leads to it from the one before.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE peers (
         peer BLOB NOT NULL PRIMARY KEY,
         pinned INTEGER NOT NULL,
@@ -53,7 +54,9 @@ const MIGRATIONS: [&str; 1] = ["
         proven INTEGER NOT NULL,
         PRIMARY KEY (peer, place)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "ALTER TABLE peers ADD COLUMN relay INTEGER NOT NULL DEFAULT 0",
+];
 
 /// The peer store of a running node. Dropping it ends the thread after the last batch.
 #[derive(Debug)]
@@ -384,11 +387,9 @@ impl Writer {
 fn replace(transaction: &Transaction<'_>, stored: &StoredPeer) -> rusqlite::Result<()> {
     remove(transaction, &stored.peer)?;
     let id = stored.peer.as_bytes();
-    transaction.prepare_cached("INSERT INTO peers (peer, pinned, blocked) VALUES (?1, ?2, ?3)")?.execute(params![
-        id,
-        stored.pinned,
-        stored.blocked
-    ])?;
+    transaction
+        .prepare_cached("INSERT INTO peers (peer, pinned, blocked, relay) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![id, stored.pinned, stored.blocked, stored.relay])?;
     let mut insert = transaction
         .prepare_cached("INSERT INTO addresses (peer, place, address, source, proven) VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for (place, known) in (0_i64..).zip(&stored.addresses) {
@@ -441,11 +442,11 @@ fn prepare(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
 }
 
 fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
-    let mut all: BTreeMap<Vec<u8>, (bool, bool, Vec<StoredAddress>)> = BTreeMap::new();
-    let mut peers = connection.prepare("SELECT peer, pinned, blocked FROM peers")?;
+    let mut all: BTreeMap<Vec<u8>, (bool, bool, bool, Vec<StoredAddress>)> = BTreeMap::new();
+    let mut peers = connection.prepare("SELECT peer, pinned, blocked, relay FROM peers")?;
     let mut rows = peers.query([])?;
     while let Some(row) = rows.next()? {
-        all.insert(row.get(0)?, (row.get(1)?, row.get(2)?, vec![]));
+        all.insert(row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, vec![]));
     }
     let mut unread = 0_u32;
     let mut addresses =
@@ -461,9 +462,9 @@ fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
         }
     }
     let mut found = Vec::with_capacity(all.len());
-    for (id, (pinned, blocked, addresses)) in all {
+    for (id, (pinned, blocked, relay, addresses)) in all {
         match PeerId::from_bytes(&id) {
-            Ok(peer) => found.push(StoredPeer { peer, pinned, blocked, relay: false, addresses }),
+            Ok(peer) => found.push(StoredPeer { peer, pinned, blocked, relay, addresses }),
             Err(_) => unread += 1,
         }
     }
@@ -577,7 +578,7 @@ mod tests {
             let entry = entry.unwrap();
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
         }
-        let moved = StoredPeer { addresses: vec![], ..stored(5, true) };
+        let moved = StoredPeer { addresses: vec![], relay: true, ..stored(5, true) };
         opened.store.remember(moved.clone());
         opened.store.forget(peer(6));
         block_on(opened.store.close());
@@ -685,6 +686,25 @@ mod tests {
     }
 
     #[test]
+    fn a_store_of_the_first_version_keeps_its_peers() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open(folder.path().join(FILE)).unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let insert = "INSERT INTO peers (peer, pinned, blocked) VALUES (?1, 1, 0)";
+        connection.execute(insert, [peer(1).as_bytes()]).unwrap();
+        connection.close().unwrap();
+
+        let old = StoredPeer { addresses: vec![], ..stored(1, true) };
+        let opened = Store::open(folder.path(), 0).unwrap();
+        assert_eq!((opened.peers, opened.warning), (vec![old.clone()], None));
+        let relay = StoredPeer { relay: true, ..old };
+        opened.store.remember(relay.clone());
+        block_on(opened.store.close());
+        assert_eq!(reopened(folder.path()), [relay]);
+    }
+
+    #[test]
     fn rows_without_sense_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let opened = Store::open(folder.path(), 0).unwrap();
@@ -693,7 +713,7 @@ mod tests {
         let connection = Connection::open(folder.path().join(FILE)).unwrap();
         connection
             .execute_batch(
-                "INSERT INTO peers VALUES (x'0102', 0, 0); UPDATE addresses SET address = 'home' WHERE place = 0",
+                "INSERT INTO peers VALUES (x'0102', 0, 0, 0); UPDATE addresses SET address = 'home' WHERE place = 0",
             )
             .unwrap();
         connection.close().unwrap();

@@ -26,12 +26,15 @@ pub(super) struct Queries {
     refresh: Schedule,
     members: Schedule,
     publish: Schedule,
+    relays: Schedule,
     /// Random look-ups that still belong to the present round.
     random_left: u32,
     /// The table was filled once.
     populated: bool,
     /// The record is out; the membership is not.
     join_due: bool,
+    /// The membership is out; that we relay is not.
+    offer_due: bool,
     /// Our addresses have changed since the record that is out, or on its way.
     record_is_old: bool,
 }
@@ -53,6 +56,8 @@ enum Kind {
     Members,
     Publish,
     Join,
+    Relays,
+    OfferRelay,
     Record(PeerId),
     /// A peer that has no record may serve the table itself.
     LookUpPeer(PeerId),
@@ -77,6 +82,8 @@ struct Sought {
 }
 
 const MAX_SOUGHT: usize = 256;
+/// While relays are wanted and nobody is left to ask.
+const RELAYS_WAIT: Duration = Duration::from_secs(5);
 /// Addresses change in bursts.
 const SETTLING: Duration = Duration::from_secs(1);
 /// Members who start together are there in a moment; after that, later and later.
@@ -119,6 +126,8 @@ impl Queries {
         for schedule in [&mut self.refresh, &mut self.members] {
             *schedule = Schedule { at: now, misses: 0 };
         }
+        // Whoever is met first may relay.
+        self.relays = Schedule { at: now + RELAYS_WAIT, misses: 0 };
         self.addresses_changed(now);
     }
 
@@ -178,13 +187,21 @@ impl Queries {
                         self.want_record(cx.now, *peer, false);
                     }
                 }
+                Kind::Relays => {
+                    lifecycle.mark_relay(cx, *peer);
+                    lifecycle.learn(cx, Source::Kademlia, *peer, addresses, 0);
+                    if lifecycle.needs_record(cx, peer) {
+                        self.want_record(cx.now, *peer, false);
+                    }
+                }
                 Kind::Record(wanted) if wanted != *peer => {}
                 Kind::Record(_)
                 | Kind::LookUpSelf
                 | Kind::LookUpRandom
                 | Kind::LookUpPeer(_)
                 | Kind::Publish
-                | Kind::Join => {
+                | Kind::Join
+                | Kind::OfferRelay => {
                     lifecycle.learn(cx, Source::Kademlia, *peer, addresses, 0);
                 }
             }
@@ -222,8 +239,15 @@ impl Queries {
                     }
                 }
             }
+            Kind::Relays => {
+                self.relays.again(now, RELAYS_WAIT, config.refresh, seed, Purpose::Relay, query.0);
+                self.relays.misses = if news > 0 { 0 } else { self.relays.misses + 1 };
+            }
+            // Said again with the next membership.
+            Kind::OfferRelay => {}
             Kind::Publish if successes > 0 => self.join_due = true,
             Kind::Join if successes > 0 => {
+                self.offer_due = true;
                 if !self.record_is_old {
                     self.publish = Schedule::default();
                     self.publish.again(now, config.publish, config.publish, seed, Purpose::Publish, query.0);
@@ -295,7 +319,8 @@ impl Queries {
         let seeking = self.seeking();
         let waiting = self.sought.values().filter(|sought| !sought.running && may_seek(config, seeking, sought));
         let sought = waiting.map(|sought| sought.schedule.at).min();
-        [timeout, refresh, members, publish, sought].into_iter().flatten().min()
+        let relays = Some(self.relays.at).filter(|_| nat.relays.is_lacking() && idle(Kind::Relays));
+        [timeout, refresh, members, publish, relays, sought].into_iter().flatten().min()
     }
 
     fn seeking(&self) -> usize {
@@ -350,10 +375,17 @@ impl Queries {
             let reason = if changed { Reason::AddressesChanged } else { Reason::Routine };
             return Some((Kind::Publish, Query::Publish { addresses }, reason));
         }
+        if core::mem::take(&mut self.offer_due) && nat.own.offers_relay() {
+            return Some((Kind::OfferRelay, Query::OfferRelay, Reason::Reachable));
+        }
         if self.members.at <= cx.now && !self.is_running(Kind::Members) {
             let missing = lifecycle.missing_pinned() + lifecycle.missing_members();
             let reason = if missing > 0 { Reason::PeersMissing { missing } } else { Reason::Routine };
             return Some((Kind::Members, Query::Members, reason));
+        }
+        if self.relays.at <= cx.now && nat.relays.is_lacking() && !self.is_running(Kind::Relays) {
+            let reason = Reason::RelayWanted { have: nat.relays.held_count(), want: nat.relays.wanted() };
+            return Some((Kind::Relays, Query::Relays, reason));
         }
         if self.random_left > 0 && !self.is_running(Kind::LookUpRandom) && !self.is_running(Kind::LookUpSelf) {
             let place = jitter::draw(cx.seed, Purpose::Place, cx.now.as_nanos(), self.random_left.into());

@@ -168,8 +168,8 @@ impl OwnAddresses {
         Some(())
     }
 
-    /// Somebody whom we had not dialled came to us over the internet.
-    pub(super) fn visited(&mut self, cx: &Cx<'_>, ip: IpAddr, transport: Transport) {
+    /// Somebody whom we had not dialled came to us over the internet. Says whether anything may follow from that.
+    pub(super) fn visited(&mut self, cx: &Cx<'_>, ip: IpAddr, transport: Transport) -> bool {
         let visitors = self.visitors.entry(transport).or_default();
         let network = network_of(ip);
         if visitors.len() >= MAX_VISITORS
@@ -178,14 +178,16 @@ impl OwnAddresses {
         {
             visitors.remove(&oldest);
         }
-        visitors.insert(network, cx.now);
+        let mut news = visitors.insert(network, cx.now).is_none_or(|before| before + VISITED <= cx.now);
         let kind = Kind { ipv6: ip.is_ipv6(), transport };
         for (address, candidate) in &mut self.candidates {
             if candidate.standing == Standing::Closed && Kind::of(address) == Some(kind) {
                 candidate.standing = Standing::Unjudged;
                 candidate.doubt(cx.now);
+                news = true;
             }
         }
+        news
     }
 
     /// Whether visitors from enough networks have come to hold ourselves reachable.
@@ -477,6 +479,11 @@ impl Candidate {
         !self.own && !self.mapped && !self.confirmed
     }
 
+    /// Whether more than one stranger's word speaks for it.
+    pub(super) fn is_founded(&self) -> bool {
+        !self.is_hearsay() || self.observers.len() >= 2
+    }
+
     pub(super) const fn probe_at(&self) -> Time {
         self.probe_at
     }
@@ -505,4 +512,50 @@ fn seldom(cx: &Cx<'_>, address: &Address) -> Time {
 /// An address of a scope that the internet does not know.
 pub(super) fn is_global(ip: IpAddr) -> bool {
     Scope::of(ip).is_global()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cx::Out,
+        vocabulary::{PeerId, Transport::Quic},
+    };
+
+    fn address(text: &str) -> Address {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn to_punch_the_best_addresses_come_first_and_what_is_not_listened_on_never() {
+        let here = Here {
+            listening: ["/ip4/192.168.1.2/udp/4001/quic-v1", "/ip4/45.9.9.9/udp/4001/quic-v1"].map(address).into(),
+            ..Here::default()
+        };
+        let mut own = OwnAddresses::default();
+        let (config, mut out, mut signals) = (Config::desktop(), Out::default(), Vec::new());
+        let mut cx = Cx {
+            now: Time::from_secs(1),
+            config: &config,
+            seed: 1,
+            local: PeerId::from_bytes(&[0, 1, 7]).unwrap(),
+            here: &here,
+            out: &mut out,
+            signals: &mut signals,
+        };
+        let observer = |n: u8| IpAddr::from([46, n, 1, 1]);
+        own.guessed(&cx, &address("/ip4/91.1.1.1/udp/4001/quic-v1"));
+        own.guessed(&cx, &address("/ip4/91.1.1.1/tcp/4001"));
+        own.guessed(&cx, &address("/ip6/2a02:8100::1/udp/4001/quic-v1"));
+        for n in 1..=9 {
+            cx.now = Time::from_secs(1 + u64::from(n));
+            own.observed(&cx, &address(&std::format!("/ip4/91.1.1.1/udp/500{n}/quic-v1")), observer(n));
+        }
+        own.mapped(&cx, Quic, Some(&address("/ip4/91.1.1.1/udp/41540/quic-v1")));
+        own.reached(&cx, &address("/ip4/91.1.1.1/udp/5004/quic-v1"), observer(4), false);
+        own.settle(&cx, |_, _| false);
+        let ports: Vec<_> = own.punch_candidates(&here, Quic).iter().filter_map(Address::port).collect();
+        assert_eq!(ports, [5004, 4001, 41540, 5009, 5008, 5007, 5006, 5005]);
+        assert_eq!(own.punch_candidates(&here, Transport::Tcp), []);
+    }
 }

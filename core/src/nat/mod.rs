@@ -47,7 +47,7 @@ impl NatPolicy {
         self.listeners.absorb(cx, event);
         self.own.absorb(cx, lifecycle, event);
         self.relays.absorb(cx, lifecycle, event);
-        self.punching.absorb(cx, lifecycle, event);
+        self.punching.absorb(cx, lifecycle, &self.own, event);
     }
 
     pub(crate) fn configure(&mut self, cx: &mut Cx<'_>) {
@@ -60,13 +60,17 @@ impl NatPolicy {
         self.listeners.step(cx);
         self.own.step(cx, lifecycle);
         self.relays.step(cx, lifecycle, self.own.reachability());
-        self.punching.step(cx, lifecycle);
+        self.punching.step(cx, lifecycle, &self.own);
         self.own.advertise(cx, self.relays.circuits());
     }
 
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
-        let parts =
-            [self.listeners.deadline(), self.own.deadline(config), self.relays.deadline(), self.punching.deadline()];
+        let parts = [
+            self.listeners.deadline(),
+            self.own.deadline(config),
+            self.relays.deadline(),
+            self.punching.deadline(config.nat.punch_timeout),
+        ];
         parts.into_iter().flatten().min()
     }
 

@@ -20,7 +20,7 @@ use crate::{
     peers::Peer,
     view::{CandidateView, GatewayView, MappingView, PortMappingView, ServiceView},
     vocabulary::{
-        Action, Address, Config, ConnectionId, Direction, Event, Identity, Interfaces, Mapping, NameKind, NatFinding,
+        Action, Address, Audience, Config, ConnectionId, Direction, Event, Identity, Mapping, NameKind, NatFinding,
         Origin, PeerId, Reachability, Reason, Role, Scope, Time, Transport,
     },
 };
@@ -35,8 +35,8 @@ pub(crate) struct Own {
     services: Services,
     verdict: Verdict,
     advertised: BTreeSet<Address>,
-    /// The network on which all this was seen.
-    seen_on: Interfaces,
+    /// Whether IPv4, and IPv6, had a way out when all this was seen.
+    routes: (bool, bool),
     /// Something happened that the rest may follow from.
     stirred: bool,
     /// What is to be told may have changed.
@@ -52,7 +52,7 @@ pub(super) struct Kind {
 
 impl Own {
     pub(super) fn configure(&mut self, cx: &Cx<'_>) {
-        self.seen_on = cx.here.interfaces.clone();
+        self.routes = (cx.here.interfaces.default_v4, cx.here.interfaces.default_v6);
         self.services.stir();
         self.stirred = true;
     }
@@ -187,8 +187,7 @@ impl Own {
             let mut all = peer.connections.iter();
             !peer.dials.is_empty() || all.any(|one| one.direction == Direction::Outbound || one.address.is_relayed())
         });
-        if !opened && !lifecycle.dialer.is_dialing(ip) {
-            self.addresses.visited(cx, ip, transport);
+        if !opened && !lifecycle.dialer.is_dialing(ip) && self.addresses.visited(cx, ip, transport) {
             self.stirred = true;
         }
     }
@@ -196,10 +195,9 @@ impl Own {
     /// What was seen of us was seen on the network that we have left, if we have left one: an interface more is none.
     fn forget_the_network(&mut self, cx: &mut Cx<'_>) {
         let now = &cx.here.interfaces;
-        let before = core::mem::replace(&mut self.seen_on, now.clone());
-        let lost_address = before.addresses.iter().any(|own| !now.addresses.contains(own));
-        let lost_route = (before.default_v4 && !now.default_v4) || (before.default_v6 && !now.default_v6);
-        if lost_address || lost_route {
+        let (v4, v6) = core::mem::replace(&mut self.routes, (now.default_v4, now.default_v6));
+        let lost_route = (v4 && !now.default_v4) || (v6 && !now.default_v6);
+        if cx.here.left || lost_route {
             let is_own = |ip| now.addresses.iter().any(|own| own.ip == ip);
             self.addresses.forget_the_network(cx.now, is_own);
             self.probing.forget_the_network(cx);
@@ -310,6 +308,11 @@ impl Own {
 
     pub(crate) const fn advertised(&self) -> &BTreeSet<Address> {
         &self.advertised
+    }
+
+    /// Whether this node relays for others, in its own opinion.
+    pub(crate) fn offers_relay(&self) -> bool {
+        self.services.view().relay != Audience::Nobody
     }
 
     pub(crate) fn is_kademlia_server(&self) -> bool {

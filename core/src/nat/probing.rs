@@ -310,9 +310,10 @@ impl Probing {
     }
 }
 
-/// The hosts of our addresses.
+/// The hosts of our addresses, as far as more than one stranger's word speaks for them: else a liar could say that we are
+/// where an honest server is, and so keep it from being asked.
 pub(super) fn hosts(own: &OwnAddresses) -> BTreeSet<IpAddr> {
-    own.iter().filter_map(|(address, _)| address.host_ip()).collect()
+    own.iter().filter(|(_, candidate)| candidate.is_founded()).filter_map(|(address, _)| address.host_ip()).collect()
 }
 
 /// A peer as a server that probes for us, if it can.

@@ -182,7 +182,7 @@ impl Relays {
         self.give_back(cx, lifecycle);
         self.improve(cx, lifecycle);
         self.look_for(cx, lifecycle);
-        lifecycle.set_relays(self.held().count() as u32, wanted);
+        lifecycle.set_relays(self.held_count(), wanted);
         self.next = self.next_due(cx, lifecycle);
     }
 
@@ -212,6 +212,11 @@ impl Relays {
     /// How many are wanted now.
     pub(crate) const fn wanted(&self) -> u32 {
         self.wanted
+    }
+
+    /// How many are held.
+    pub(crate) fn held_count(&self) -> u32 {
+        self.held().count() as u32
     }
 
     /// Whether relays are wanted, and nobody is known to ask.
@@ -291,6 +296,7 @@ impl Relays {
             let by = cx.now + patience;
             place.until = Some(place.until.map_or(by, |until| until.min(by)));
             place.doubted = true;
+            self.stirred = true;
         }
     }
 
@@ -307,6 +313,7 @@ impl Relays {
         place.arrival = arrival;
         place.reservation = Some(id);
         place.on = Some(on);
+        self.stirred = true;
         place.until = Some(cx.now + cx.config.nat.reserve_timeout);
         if lifecycle.peers.at(slot).relay == RelayUse::None {
             lifecycle.use_relay(cx, slot, RelayUse::Wanted);
@@ -415,15 +422,23 @@ impl Relays {
         .map(|(slot, _)| slot)
     }
 
-    /// Gives back what is too much, the farthest first. What is awaited is given back once it is there.
+    /// Gives back what is too much: first one of two in the same network, then the farthest. What is awaited is given back once it is there.
     fn give_back(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
         loop {
-            if self.held().count() as u32 <= self.wanted {
+            if self.held_count() <= self.wanted {
                 return;
             }
             let settled = |place: &Place| place.held.is_some() && place.until.is_none();
-            let far = |slot: Slot| lifecycle.peers.get(slot).and_then(rtt).unwrap_or(Duration::MAX);
-            let most = self.held().filter(|(_, place)| settled(place)).max_by_key(|(slot, _)| (far(*slot), *slot));
+            let networks: Vec<IpAddr> =
+                self.held().filter_map(|(slot, _)| network(lifecycle.peers.get(slot)?)).collect();
+            let worth = |slot: Slot| {
+                let peer = lifecycle.peers.get(slot);
+                let own = peer.and_then(network);
+                let shared = own.is_some_and(|own| networks.iter().filter(|other| **other == own).count() > 1);
+                (shared, peer.and_then(rtt).unwrap_or(Duration::MAX), slot)
+            };
+            let settled = self.held().filter(|(_, place)| settled(place));
+            let most = settled.max_by_key(|(slot, _)| worth(*slot));
             let Some((slot, reservation)) = most.and_then(|(slot, place)| Some((slot, place.reservation?))) else {
                 return;
             };

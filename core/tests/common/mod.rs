@@ -191,6 +191,31 @@ impl Rig {
         self.tell(Event::Pinged { connection, peer: peer(n), result: Ok(Duration::from_millis(5)) });
     }
 
+    /// Lets time pass while everybody answers pings, with the round trips they had.
+    pub fn live(&mut self, span: Duration) {
+        let until = self.now + span;
+        while self.now < until {
+            self.pass(until.since(self.now).min(secs(15)));
+            let view = self.node.view().unwrap();
+            let standing: Vec<_> = view
+                .peers()
+                .flat_map(|peer| peer.connections.into_iter().map(move |one| (peer.peer, one.connection, one.rtt)))
+                .collect();
+            for (peer, connection, rtt) in standing {
+                self.tell(Event::Pinged { connection, peer, result: Ok(rtt.unwrap_or(Duration::from_millis(5))) });
+            }
+        }
+    }
+
+    /// Lets time pass, everybody alive, until something was commanded.
+    pub fn live_until(&mut self, longest: Duration, done: impl Fn(&Self) -> bool) {
+        let until = self.now + longest;
+        while !done(self) {
+            assert!(self.now < until, "not within {longest:?}");
+            self.live(Duration::from_millis(100));
+        }
+    }
+
     pub fn listening(&mut self, text: &str) {
         let command = self
             .commands
@@ -237,4 +262,48 @@ pub fn in_words(command: &Command) -> String {
 
 pub fn number(peer: &PeerId) -> u64 {
     u64::from_be_bytes(peer.as_bytes()[6..14].try_into().unwrap())
+}
+
+/// A Kinfolk server that relays, too.
+pub fn relay_at(n: u64) -> Identity {
+    let mut identity = server_at(n);
+    identity.protocols.push("/libp2p/circuit/relay/0.2.0/hop".into());
+    identity
+}
+
+impl Rig {
+    /// The latest command of a kind, with its number.
+    pub fn last<T>(&self, of: impl Fn(&Action) -> Option<T>) -> Option<(CommandId, T)> {
+        self.commands.iter().rev().find_map(|command| of(&command.action).map(|found| (command.id, found)))
+    }
+
+    /// Whom the node has asked to relay so far, in order.
+    pub fn reserves(&self) -> Vec<(CommandId, u64)> {
+        let reserve = |command: &Command| match &command.action {
+            Action::Reserve { relay, .. } => Some((command.id, number(relay))),
+            _ => None,
+        };
+        self.commands.iter().filter_map(reserve).collect()
+    }
+
+    /// Relay n grants what it was last asked for.
+    pub fn relay_grants(&mut self, n: u64) -> CommandId {
+        let (reservation, _) = self.reserves().into_iter().rfind(|(_, relay)| *relay == n).expect("it was asked");
+        self.tell(Event::Reserved { reservation, limit: None });
+        let via = global(n);
+        let circuit = address(&format!("{via}/p2p/{}/p2p-circuit", peer(n)));
+        self.tell(Event::ReservedAt { reservation, address: circuit });
+        reservation
+    }
+
+    /// Relays that are held, as the view says.
+    pub fn held(&self) -> Vec<u64> {
+        let node = self.node.view().unwrap().node();
+        node.relays.iter().filter(|relay| relay.held_since.is_some()).map(|relay| number(&relay.relay)).collect()
+    }
+}
+
+/// A way to a peer through relay n.
+pub fn circuit(n: u64) -> Address {
+    address(&format!("{}/p2p/{}/p2p-circuit", global(n), peer(n)))
 }

@@ -8,7 +8,7 @@ use std::{
 
 use kinfolk_core::{Config, Scope};
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, identify,
+    Multiaddr, PeerId, StreamProtocol, autonat, identify,
     identity::Keypair,
     kad::{self, RecordKey},
     mdns, ping,
@@ -21,6 +21,13 @@ use super::{
     governed::Governed,
     ids,
     pings::Pings,
+    punch::Punch,
+    reach::{
+        Reach,
+        serving::{Offered, Terms, on_the_internet},
+    },
+    relay,
+    settled::Settled,
     shelf::Shelf,
     twin::Twin,
 };
@@ -33,12 +40,20 @@ const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 pub(super) struct Behaviour<A: NetworkBehaviour> {
     /// The first field: it is asked first.
     pub(super) gate: Gate,
-    pub(super) identify: Governed<identify::Behaviour>,
+    pub(super) identify: Governed<Settled<identify::Behaviour>>,
     pub(super) ping: Pings,
-    pub(super) kad: Governed<kad::Behaviour<Shelf>>,
+    pub(super) kad: Governed<Settled<kad::Behaviour<Shelf>>>,
+    pub(super) punch: Punch,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
+    pub(super) relay: Governed<relay::Client>,
+    pub(super) relay_server: relay::Server,
+    pub(super) reach: Reach,
     pub(super) app: Governed<A>,
+    /// The last fields: version 1 remembers each connection that it has a handler for, also if another field turns it
+    /// away.
+    pub(super) autonat_v2: Governed<Offered<autonat::v2::server::Behaviour>>,
+    pub(super) autonat_v1: Governed<Offered<autonat::v1::Behaviour>>,
 }
 
 /// The addresses that the core itself has put into the routing table.
@@ -75,16 +90,40 @@ impl Routed {
     }
 }
 
-/// The key whose providers are the members of the network: the SHA-256 of `kinfolk network: NAME`, as a multihash, which
-/// is what other implementations take for a provider's key.
-pub(super) fn network_key(name: &str) -> RecordKey {
-    let mut key = vec![0x12, 0x20];
-    key.extend_from_slice(&ids::sha_256(format!("kinfolk network: {name}").as_bytes()));
-    RecordKey::from(key)
+/// The keys under which a network's peers announce themselves: each is the SHA-256 of a text as a multihash, which is
+/// what other implementations take for a provider's key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NetworkKeys {
+    /// Members: `kinfolk network: NAME`.
+    pub(super) members: RecordKey,
+    /// Those that relay for the network: `kinfolk relays: NAME`.
+    pub(super) relays: RecordKey,
+}
+
+impl NetworkKeys {
+    pub(super) fn of(name: &str) -> Self {
+        let key = |text: String| {
+            let mut key = vec![0x12, 0x20];
+            key.extend_from_slice(&ids::sha_256(text.as_bytes()));
+            RecordKey::from(key)
+        };
+        Self { members: key(format!("kinfolk network: {name}")), relays: key(format!("kinfolk relays: {name}")) }
+    }
+
+    pub(super) fn contain(&self, key: &RecordKey) -> bool {
+        [&self.members, &self.relays].contains(&key)
+    }
 }
 
 impl<A: NetworkBehaviour> Behaviour<A> {
-    pub(super) fn new(key: &Keypair, settings: &NetworkSettings, routed: Routed, app: A) -> Result<Self, NetworkError> {
+    pub(super) fn new(
+        key: &Keypair,
+        settings: &NetworkSettings,
+        routed: Routed,
+        (relay, relay_server): (relay::Client, relay::Server),
+        terms: Terms,
+        app: A,
+    ) -> Result<Self, NetworkError> {
         let local = key.public().to_peer_id();
         let config: &Config = &settings.config;
         let mut gate = Gate::new(limits(config));
@@ -96,25 +135,43 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             let twin = Twin::new(local).inspect_err(|error| {
                 tracing::warn!(%error, "another machine with this node's identity will not be noticed by mDNS");
             });
-            (Some(Governed::new(mdns, everything, Box::new(|_, _| false))), twin.ok())
+            (Some(Governed::new(mdns, not_relayed, Box::new(|_, _| false))), twin.ok())
         } else {
             (None, None)
         };
         Ok(Self {
             gate,
-            identify: Governed::new(identify(key, settings), everything, Box::new(|_, _| false)),
+            identify: Governed::new(
+                Settled::new(identify(key, settings), |protocol| protocol == identify::PUSH_PROTOCOL_NAME.as_ref()),
+                everything,
+                Box::new(|_, _| false),
+            ),
             ping: Pings::new(
                 ping::Config::new().with_interval(settings.ping_interval).with_timeout(settings.ping_timeout),
             ),
             kad: Governed::new(
-                kademlia(local, config)?,
+                Settled::new(kademlia(local, config)?, |_| true),
                 nothing_listened,
                 Box::new(move |peer, address| routed.allows(peer, address)),
             ),
+            punch: Punch::new(protocol("punch", &config.protocols.punch)?),
             mdns: mdns.into(),
             twin: twin.into(),
+            relay: Governed::new(relay, everything, Box::new(|_, _| false)),
+            relay_server,
+            reach: Reach::default(),
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
+            autonat_v2: Governed::new(
+                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet),
+                everything,
+                Box::new(|_, _| false),
+            ),
+            autonat_v1: Governed::new(
+                Offered::new(autonat::v1::Behaviour::new(local, autonat_v1()), terms, on_the_internet),
+                everything,
+                Box::new(|_, _| false),
+            ),
         })
     }
 }
@@ -148,10 +205,28 @@ fn identify(key: &Keypair, settings: &NetworkSettings) -> identify::Behaviour {
     identify::Behaviour::new(config)
 }
 
+/// Version 1 as a server only. Its client shares the code; without servers, and with a clock that never strikes, it does
+/// nothing.
+fn autonat_v1() -> autonat::v1::Config {
+    const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+    autonat::v1::Config {
+        use_connected: false,
+        boot_delay: NEVER,
+        retry_interval: NEVER,
+        refresh_interval: NEVER,
+        // Below the quota: here it has words for a refusal.
+        throttle_clients_period: Duration::from_secs(60),
+        throttle_clients_peer_max: 4,
+        throttle_clients_global_max: 30,
+        // Tried one after the other, at the IP address from which the client comes.
+        max_peer_addresses: 8,
+        only_global_ips: true,
+        ..autonat::v1::Config::default()
+    }
+}
+
 fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, NetworkError> {
-    let protocol = StreamProtocol::try_from_owned(config.protocols.kademlia.clone())
-        .map_err(|_| NetworkError::Protocol(config.protocols.kademlia.clone()))?;
-    let mut kademlia = kad::Config::new(protocol);
+    let mut kademlia = kad::Config::new(protocol("kademlia", &config.protocols.kademlia)?);
     kademlia
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
@@ -164,15 +239,25 @@ fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, Net
         .set_provider_publication_interval(None)
         .set_periodic_bootstrap_interval(None);
     let max_peers = config.lifecycle.max_peers.clamp(64, 20_000) as usize;
-    let shelf = Shelf::new(local, network_key(&config.network), max_peers);
+    let shelf = Shelf::new(local, NetworkKeys::of(&config.network), max_peers);
     let mut behaviour = kad::Behaviour::with_config(local, shelf, kademlia);
     // By itself it would serve as soon as an address is advertised.
     behaviour.set_mode(Some(kad::Mode::Client));
     Ok(behaviour)
 }
 
+fn protocol(setting: &'static str, name: &str) -> Result<StreamProtocol, NetworkError> {
+    StreamProtocol::try_from_owned(name.to_owned())
+        .map_err(|_| NetworkError::Protocol { setting, name: name.to_owned() })
+}
+
 fn everything(_: &FromSwarm<'_>) -> bool {
     true
+}
+
+/// A circuit is no address of the home network.
+fn not_relayed(event: &FromSwarm<'_>) -> bool {
+    !matches!(event, FromSwarm::NewListenAddr(listened) if ids::is_relayed(listened.addr))
 }
 
 /// Kademlia is not told where we listen: it would tell others, and begin look-ups by itself.

@@ -4,11 +4,12 @@
 
 use std::{error::Error, io};
 
-use kinfolk_core::{DialError, ListenError, PingError};
+use kinfolk_core::{DialError, ListenError, PingError, PunchError, ReserveError};
 use libp2p::{
     TransportError,
     core::upgrade::NegotiationError,
     dns, noise, ping, quic,
+    relay::{client, outbound::hop},
     swarm::{self, ConnectionDenied},
 };
 
@@ -84,6 +85,108 @@ pub(super) fn of_listener(error: &io::Error) -> ListenError {
     ListenError::Other(text(error))
 }
 
+/// A reservation that can't even be asked for.
+pub(super) fn of_reserve_at_once(error: &TransportError<io::Error>) -> ReserveError {
+    match error {
+        TransportError::MultiaddrNotSupported(_) => {
+            ReserveError::Other("no circuit leads through this address".to_owned())
+        }
+        TransportError::Other(error) => of_reserve(error),
+    }
+}
+
+/// A reservation that the relay did not give, or has taken back.
+pub(super) fn of_reserve(error: &io::Error) -> ReserveError {
+    let Some(refused) = chain(error).find_map(|error| error.downcast_ref::<hop::ReserveError>()) else {
+        return ReserveError::Other(text(error));
+    };
+    match refused {
+        hop::ReserveError::Refused => ReserveError::Forbidden,
+        hop::ReserveError::ResourceLimitExceeded => ReserveError::Full,
+        hop::ReserveError::Unsupported => ReserveError::Unsupported,
+        hop::ReserveError::Protocol(hop::ProtocolViolation::UnexpectedStatus(status))
+            if status == "PERMISSION_DENIED" =>
+        {
+            ReserveError::Forbidden
+        }
+        hop::ReserveError::Io(_) | hop::ReserveError::Protocol(hop::ProtocolViolation::Codec(_)) => {
+            match of_talk(refused) {
+                Talk::NotSpoken => ReserveError::Unsupported,
+                Talk::TimedOut => ReserveError::TimedOut,
+                Talk::Nonsense => ReserveError::Malformed,
+                Talk::Broken => ReserveError::Other(text(innermost(refused))),
+            }
+        }
+        hop::ReserveError::Protocol(_) => ReserveError::Malformed,
+    }
+}
+
+fn of_circuit(error: &client::transport::Error) -> DialError {
+    let refused = match error {
+        client::transport::Error::Connect(refused) => refused,
+        // The relay client's own dial to the relay has failed, or was refused.
+        client::transport::Error::ResponseFromBehaviourCanceled(_) => {
+            return DialError::Other("the relay can't be reached".to_owned());
+        }
+        client::transport::Error::MissingRelayPeerId
+        | client::transport::Error::MissingRelayAddr
+        | client::transport::Error::MissingDstPeerId
+        | client::transport::Error::InvalidHash
+        | client::transport::Error::SendingMessageToBehaviour(_)
+        | client::transport::Error::MultipleCircuitRelayProtocolsUnsupported
+        | client::transport::Error::MalformedMultiaddr
+        | client::transport::Error::Reservation(_) => return DialError::Other(text(error)),
+    };
+    DialError::Other(match refused {
+        hop::ConnectError::NoReservation => "the peer has no place at the relay".to_owned(),
+        hop::ConnectError::ResourceLimitExceeded => "the relay has no room for another circuit".to_owned(),
+        hop::ConnectError::PermissionDenied => "the relay refuses to relay to the peer".to_owned(),
+        hop::ConnectError::ConnectionFailed => "the relay can't get through to the peer".to_owned(),
+        hop::ConnectError::Unsupported => "it is no relay, or does not relay for this node".to_owned(),
+        hop::ConnectError::Io(_) | hop::ConnectError::Protocol(hop::ProtocolViolation::Codec(_)) => {
+            match of_talk(refused) {
+                Talk::NotSpoken => "it is no relay, or does not relay for this node".to_owned(),
+                Talk::TimedOut => return DialError::TimedOut,
+                Talk::Nonsense => "the relay's answer makes no sense".to_owned(),
+                Talk::Broken => plain(&format!("the relay broke off: {}", innermost(refused)), MAX_TEXT),
+            }
+        }
+        hop::ConnectError::Protocol(_) => "the relay's answer makes no sense".to_owned(),
+    })
+}
+
+/// How a talk with a relay went wrong.
+enum Talk {
+    NotSpoken,
+    TimedOut,
+    Nonsense,
+    Broken,
+}
+
+fn of_talk(error: &(dyn Error + 'static)) -> Talk {
+    for error in chain(error) {
+        // Negotiated lazily, it shows only when the stream is used.
+        if error.is::<NegotiationError>() {
+            return Talk::NotSpoken;
+        }
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::TimedOut) => return Talk::TimedOut,
+            Some(io::ErrorKind::InvalidData) => return Talk::Nonsense,
+            Some(_) | None => {}
+        }
+    }
+    Talk::Broken
+}
+
+/// The error, and all that lies within.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| inside(*error))
+}
+
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    chain(error).last().unwrap_or(error)
+}
+
 /// A ping that did not come back.
 pub(super) fn of_ping(error: &ping::Failure) -> PingError {
     match error {
@@ -105,6 +208,23 @@ pub(super) fn of_ping(error: &ping::Failure) -> PingError {
             PingError::Other(text(error))
         }
     }
+}
+
+/// A talk about a direct connection that broke. The peer's end of the stream is its no.
+pub(super) fn of_punch(error: &io::Error) -> PunchError {
+    let mut at: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(within) = at {
+        // Negotiated lazily, it shows only when the stream is read.
+        if let Some(NegotiationError::Failed) = within.downcast_ref::<NegotiationError>() {
+            return PunchError::NotSupported;
+        }
+        // Yamux, when the other side has ended the stream.
+        if within.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::WriteZero) {
+            return PunchError::Declined;
+        }
+        at = inside(within);
+    }
+    if is_remote_close(error) { PunchError::Declined } else { PunchError::Broken(text(error)) }
 }
 
 /// The error's words, cut to 200 characters, without control characters.
@@ -211,6 +331,9 @@ fn known(error: &(dyn Error + 'static)) -> Option<DialError> {
             GuardError::Lookup => Some(DialError::Other(text(error))),
             GuardError::Transport(_) => None,
         };
+    }
+    if let Some(error) = error.downcast_ref::<client::transport::Error>() {
+        return Some(of_circuit(error));
     }
     if let Some(error) = error.downcast_ref::<dns::Error<GuardError>>() {
         return of_dns(error);

@@ -4,10 +4,11 @@ use std::{collections::VecDeque, io, net::SocketAddr};
 
 use kinfolk_core::{
     Action, Address, Asker, Command, CommandId, ConnectionId as CoreConnectionId, DialError, Event, HeldId,
-    ListenError, ListenerId as CoreListenerId, PeerId as CorePeerId, Reason, Refusal, Transport,
+    ListenError, ListenerId as CoreListenerId, PeerId as CorePeerId, ProbeVerdict, Reason, Refusal, Transport,
 };
 use libp2p::{
     Multiaddr, PeerId, kad,
+    multiaddr::Protocol,
     swarm::{
         self, ConnectionId, NetworkBehaviour,
         dial_opts::{DialOpts, PeerCondition},
@@ -19,6 +20,7 @@ use super::{
     gate::Pass,
     guard::Opening,
     ids::{self, address_to_core, address_to_libp2p, peer_to_libp2p},
+    members::Audiences,
     translate::MAX_ADDRESSES,
 };
 
@@ -71,18 +73,41 @@ impl<A: NetworkBehaviour> Network<A> {
                     kademlia.set_mode(Some(mode));
                 }
             }
-            Action::Probe { .. }
-            | Action::CancelProbe { .. }
-            | Action::Reserve { .. }
-            | Action::Unreserve { .. }
-            | Action::Punch { .. }
-            | Action::AnswerPunch { .. }
-            | Action::RefusePunch { .. }
-            | Action::CancelPunch { .. }
-            | Action::MapPort { .. }
-            | Action::UnmapPort { .. }
-            | Action::SetServices { .. }
-            | Action::SetMember { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            Action::SetServices { relay, probes } => {
+                self.services.set(Audiences { relay: *relay, probes: *probes });
+                self.swarm.behaviour_mut().relay_server.reconsider(None);
+            }
+            Action::SetMember { peer, member } => {
+                let peer = peer_to_libp2p(peer);
+                self.members.set(peer, *member);
+                self.swarm.behaviour_mut().relay_server.reconsider(Some(&peer));
+            }
+            Action::Reserve { relay, address } => self.reserve(id, relay, address),
+            Action::Unreserve { reservation } => self.unreserve(id, *reservation),
+            Action::Probe { server, address } => match address_to_libp2p(address) {
+                Some(address) => self.swarm.behaviour_mut().reach.probe(id, peer_to_libp2p(server), address),
+                None => {
+                    let verdict = ProbeVerdict::Broken("this is no multiaddr".to_owned());
+                    self.tell(Event::Probed { probe: id, verdict });
+                }
+            },
+            Action::CancelProbe { probe } => self.swarm.behaviour_mut().reach.cancel(*probe),
+            Action::Punch { connection, peer, wire, transport, candidates, near } => {
+                self.punch(id, *connection, peer, *wire, *transport, candidates, *near);
+            }
+            Action::AnswerPunch { offer, peer, transport, role, mapping, candidates, targets } => {
+                self.answer_punch(id, *offer, peer, *transport, *role, *mapping, candidates, targets);
+            }
+            Action::RefusePunch { offer, .. } => self.refuse_punch(id, *offer),
+            Action::CancelPunch { punch } => self.cancel_punch(*punch),
+            Action::MapPort { transport, port } => {
+                if !self.ports.ask_for(*transport, *port) {
+                    self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
+                }
+            }
+            Action::UnmapPort { transport } => {
+                self.ports.give_back(*transport);
+            }
             Action::Route { peer, addresses } => self.route(id, peer, addresses),
             Action::Unroute { peer } => self.unroute(peer),
             Action::Query(query) => self.query(id, query),
@@ -106,13 +131,13 @@ impl<A: NetworkBehaviour> Network<A> {
         let mut usable: VecDeque<(Multiaddr, Address)> = VecDeque::new();
         self.counters.add("cut.addresses", addresses.len().saturating_sub(MAX_ADDRESSES) as u64);
         for address in addresses.iter().take(MAX_ADDRESSES) {
-            match address_to_libp2p(address) {
-                None => failures.push((address.clone(), DialError::Unsupported)),
+            match self.dialable(address) {
+                Err(error) => failures.push((address.clone(), error)),
                 // libp2p drops these without a word.
-                Some(known) if self.swarm.listeners().any(|own| *own == known) => {
+                Ok(known) if self.swarm.listeners().any(|own| *own == known) => {
                     failures.push((address.clone(), DialError::OwnIdentity));
                 }
-                Some(known) => usable.push_back((known, address.clone())),
+                Ok(known) => usable.push_back((known, address.clone())),
             }
         }
         let peer = peer.map(peer_to_libp2p);
@@ -150,25 +175,43 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.names.contains(address).then_some(Opening::Port(*port, *transport))
             }
             Address::DnsAddr(_) => self.names.contains(address).then_some(Opening::Any),
-            Address::Relayed(_) => None,
+            Address::Relayed(circuit) => {
+                let via = circuit.via.as_ref()?;
+                self.opening(&address_to_libp2p(via)?, via)
+            }
         }
+    }
+
+    /// The address as the transports take it. One that leads through a relay has to name the relay's address, though
+    /// the connection to the relay is used that stands.
+    fn dialable(&self, address: &Address) -> Result<Multiaddr, DialError> {
+        let whole = match address {
+            Address::Relayed(circuit) if circuit.via.is_none() => {
+                let Some((_, remote)) = self.direct_connection(&circuit.relay) else {
+                    return Err(DialError::Other("there is no connection to the relay".to_owned()));
+                };
+                let relay = peer_to_libp2p(&circuit.relay);
+                Some(ids::without_peer(remote.clone()).with(Protocol::P2p(relay)).with(Protocol::P2pCircuit))
+            }
+            Address::Relayed(_)
+            | Address::Ip { .. }
+            | Address::Name { .. }
+            | Address::DnsAddr(_)
+            | Address::Other(_) => address_to_libp2p(address),
+        };
+        whole.ok_or(DialError::Unsupported)
     }
 
     /// A dial of the core, or one address of it, has failed.
     pub(super) fn dial_failed(&mut self, id: ConnectionId, error: &swarm::DialError) {
         let Some(mut dial) = self.end_dial(id) else { return };
-        let as_given = |tried: &Multiaddr| {
-            let tried = ids::without_peer(tried.clone());
-            let given = dial.addresses.iter().find(|(known, _)| *known == tried);
-            given.map_or_else(|| address_to_core(&tried), |(_, address)| address.clone())
-        };
         let whole = errors::of_dial(error);
         let failures: Vec<(Address, DialError)> = match error {
             swarm::DialError::Transport(errors) => {
-                errors.iter().map(|(tried, error)| (as_given(tried), errors::of_transport(error))).collect()
+                errors.iter().map(|(tried, error)| (dial.as_given(tried), errors::of_transport(error))).collect()
             }
             swarm::DialError::WrongPeerId { address, .. } | swarm::DialError::LocalPeerId { address } => {
-                vec![(as_given(address), whole.clone())]
+                vec![(dial.as_given(address), whole.clone())]
             }
             swarm::DialError::NoAddresses
             | swarm::DialError::DialPeerConditionFalse(_)
@@ -217,7 +260,9 @@ impl<A: NetworkBehaviour> Network<A> {
             return self.tell(Event::Refused { command, refusal: Refusal::Gone });
         };
         // Kademlia adds what the core itself has routed to anybody's dial: open for it, wherever it is.
-        let routed = held.peer.map(|peer| self.routed.of(&peer)).unwrap_or_default();
+        // A probe is for the internet only.
+        let opens = |_: &PeerId| held.asker != Asker::Autonat;
+        let routed = held.peer.filter(opens).map(|peer| self.routed.of(&peer)).unwrap_or_default();
         let openings: Vec<Opening> = routed.into_iter().map(Opening::Exact).collect();
         openings.iter().for_each(|opening| self.open.open(opening));
         self.released.insert(held.dial, Released { number, openings });
@@ -227,7 +272,8 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Kademlia => behaviour.kad.release(held.dial),
             Asker::Application => behaviour.app.release(held.dial),
             Asker::Identify => behaviour.identify.release(held.dial),
-            Asker::Relay | Asker::Autonat => false,
+            Asker::Relay => behaviour.relay.release(held.dial),
+            Asker::Autonat => behaviour.autonat_v2.release(held.dial) || behaviour.autonat_v1.release(held.dial),
         };
         if !there {
             self.end_released(held.dial);
@@ -242,7 +288,11 @@ impl<A: NetworkBehaviour> Network<A> {
             Asker::Kademlia => behaviour.kad.refuse(dial, connected),
             Asker::Application => behaviour.app.refuse(dial, connected),
             Asker::Identify => behaviour.identify.refuse(dial, connected),
-            Asker::Relay | Asker::Autonat => {}
+            Asker::Relay => behaviour.relay.refuse(dial, connected),
+            Asker::Autonat => {
+                behaviour.autonat_v2.refuse(dial, connected);
+                behaviour.autonat_v1.refuse(dial, connected);
+            }
         }
         self.counters.count("dials.refused");
     }
@@ -270,6 +320,15 @@ impl<A: NetworkBehaviour> Network<A> {
             }
             Err(error) => self.tell(Event::ListenFailed { command, error }),
         }
+    }
+}
+
+impl Dial {
+    /// The address as the core has written it.
+    pub(super) fn as_given(&self, tried: &Multiaddr) -> Address {
+        let tried = ids::without_peer(tried.clone());
+        let given = self.addresses.iter().find(|(known, _)| *known == tried);
+        given.map_or_else(|| address_to_core(&tried), |(_, address)| address.clone())
     }
 }
 

@@ -156,10 +156,11 @@ impl NetworkBehaviour for Gate {
     fn handle_pending_inbound_connection(
         &mut self,
         connection: ConnectionId,
-        _local: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let network = ids::first_ip(remote).map(network_of);
+        // What comes through a relay counts as the relay's.
+        let network = ids::first_ip(if ids::is_relayed(local) { local } else { remote }).map(network_of);
         if self.pending.len() >= self.limits.pending as usize {
             return Err(ConnectionDenied::new(Refusal::TooMany("handshakes under way")));
         }

@@ -128,6 +128,11 @@ pub(crate) fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> 
     }
 }
 
+/// Whether the address leads through a relay.
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
 /// The IP address that the address begins with.
 pub(crate) fn first_ip(address: &Multiaddr) -> Option<IpAddr> {
     let first = address.iter().next()?;

@@ -8,7 +8,7 @@ use std::{
 use kinfolk_core::{Address, CommandId, Event, PeerId as CorePeerId, Query as Question, Refusal};
 use libp2p::{
     Multiaddr, PeerId, kad,
-    kad::{QueryId, QueryResult, QueryStats, RoutingUpdate},
+    kad::{QueryId, QueryResult, QueryStats, RecordKey, RoutingUpdate},
     swarm::{ConnectionId, NetworkBehaviour},
 };
 
@@ -34,14 +34,16 @@ pub(super) struct Query {
 
 enum Kind {
     Near,
-    Members {
+    /// `Members`, `Relays`.
+    Providers {
+        key: RecordKey,
         named: HashSet<PeerId>,
     },
     Record {
         peer: PeerId,
         newest: Option<u64>,
     },
-    /// `Join`, `Publish`.
+    /// `Join`, `OfferRelay`, `Publish`.
     Tell,
 }
 
@@ -93,15 +95,18 @@ impl<A: NetworkBehaviour> Network<A> {
         let begun = match question {
             Question::LookUp { near } => Ok((kademlia.get_closest_peers(peer_to_libp2p(near)), Kind::Near)),
             Question::LookUpRandom { place } => Ok((kademlia.get_closest_peers(ids::place(*place)), Kind::Near)),
-            Question::Members => Ok((kademlia.get_providers(network), Kind::Members { named: HashSet::new() })),
-            Question::Join => {
-                kademlia.start_providing(network).map(|id| (id, Kind::Tell)).map_err(|_| Refusal::StoreFull)
+            Question::Members | Question::Relays => {
+                let key = if *question == Question::Members { network.members } else { network.relays };
+                Ok((kademlia.get_providers(key.clone()), Kind::Providers { key, named: HashSet::new() }))
+            }
+            Question::Join | Question::OfferRelay => {
+                let key = if *question == Question::Join { network.members } else { network.relays };
+                kademlia.start_providing(key).map(|id| (id, Kind::Tell)).map_err(|_| Refusal::StoreFull)
             }
             Question::Record { peer } => {
                 let peer = peer_to_libp2p(peer);
                 Ok((kademlia.get_record(record::key_of(&peer)), Kind::Record { peer, newest: None }))
             }
-            Question::Relays | Question::OfferRelay => Err(Refusal::NotBuiltIn),
             Question::Publish { addresses } => self.publish(addresses).map(|id| (id, Kind::Tell)),
         };
         match begun {
@@ -189,11 +194,14 @@ impl<A: NetworkBehaviour> Network<A> {
             }
             QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
                 let local = *self.swarm.local_peer_id();
-                let Some(Query { kind: Kind::Members { named }, .. }) = self.queries.get_mut(&id) else { return };
+                let Some(Query { kind: Kind::Providers { key, named }, .. }) = self.queries.get_mut(&id) else {
+                    return;
+                };
+                let key = key.clone();
                 let news: Vec<PeerId> =
                     providers.into_iter().filter(|peer| *peer != local && named.insert(*peer)).collect();
-                let members = news.into_iter().map(|peer| (peer, self.told_of(peer))).collect();
-                self.found(id, members);
+                let found = news.into_iter().map(|peer| (peer, self.told_of(&key, peer))).collect();
+                self.found(id, found);
             }
             QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))) => self.on_record(id, &found.record),
             QueryResult::GetProviders(Ok(kad::GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) | Err(_))
@@ -206,14 +214,15 @@ impl<A: NetworkBehaviour> Network<A> {
         }
     }
 
-    /// The addresses of a member that the query's answers name, which Kademlia keeps for its own dials only, and those
+    /// The addresses of a provider that the query's answers name, which Kademlia keeps for its own dials only, and those
     /// that it has told us itself.
-    fn told_of(&mut self, member: PeerId) -> Vec<Multiaddr> {
+    fn told_of(&mut self, key: &RecordKey, provider: PeerId) -> Vec<Multiaddr> {
         let nobody = ConnectionId::new_unchecked(0);
         let kademlia = self.swarm.behaviour_mut().kad.inner_mut();
         let role = libp2p::core::Endpoint::Dialer;
-        let mut told = kademlia.handle_pending_outbound_connection(nobody, Some(member), &[], role).unwrap_or_default();
-        told.extend_from_slice(kademlia.store_mut().addresses_of_member(&member));
+        let mut told =
+            kademlia.handle_pending_outbound_connection(nobody, Some(provider), &[], role).unwrap_or_default();
+        told.extend_from_slice(kademlia.store_mut().addresses_of(key, &provider));
         told
     }
 

@@ -18,9 +18,14 @@ mod governed;
 mod guard;
 pub mod ids;
 mod kademlia;
+mod members;
 mod pings;
+mod punch;
+mod reach;
 mod record;
+mod relay;
 mod repeats;
+mod settled;
 mod shelf;
 mod translate;
 mod transport;
@@ -53,10 +58,17 @@ use libp2p::{
 
 pub use counters::Counters;
 
-use crate::driver::{Happened, World};
-use behaviour::{Behaviour, Routed};
+use crate::{
+    driver::{Happened, World},
+    port_mapping::PortMapping,
+};
+use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
+use members::{Members, Services};
+use punch::Punches;
+use reach::{quota::Quota, serving::Terms};
+use relay::{Client, Reservations};
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -115,9 +127,14 @@ pub enum NetworkError {
     /// The identity can't be used for encryption.
     #[error("the identity can't be used for encrypted connections: {0}")]
     Key(String),
-    /// The hash table's protocol name is none.
-    #[error("protocols.kademlia: {0:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
-    Protocol(String),
+    /// A protocol's name is none.
+    #[error("protocols.{setting}: {name:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
+    Protocol {
+        /// Which.
+        setting: &'static str,
+        /// What it is.
+        name: String,
+    },
     /// mDNS can't be started.
     #[error("looking for peers on the home network (mDNS) can't be started: {0}; `mdns = false` goes without")]
     Mdns(#[source] io::Error),
@@ -130,9 +147,12 @@ pub struct Network<A: NetworkBehaviour> {
     swarm: Swarm<Behaviour<A>>,
     key: Keypair,
     local: CorePeerId,
-    network: libp2p::kad::RecordKey,
+    network: NetworkKeys,
     open: Openings,
     routed: Routed,
+    members: Members,
+    services: Services,
+    ports: PortMapping,
     counters: Counters,
     out: VecDeque<Happened<A::ToSwarm>>,
     waker: Option<Waker>,
@@ -148,8 +168,10 @@ pub struct Network<A: NetworkBehaviour> {
     held: VecDeque<Held>,
     released: HashMap<ConnectionId, Released>,
     last_held: u64,
+    punches: Punches,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
+    reservations: Reservations,
     /// Queries of the core under way.
     queries: HashMap<QueryId, Query>,
     /// The sequence number of our newest record, as far as it is known.
@@ -171,6 +193,9 @@ pub struct Network<A: NetworkBehaviour> {
 struct Connection {
     number: u64,
     peer: CorePeerId,
+    /// The other end's address, as libp2p knows it.
+    remote: Multiaddr,
+    relayed: bool,
     identity: Option<(kinfolk_core::Identity, Instant)>,
     pace: Pace,
     /// It does not speak ping, and the core knows.
@@ -205,7 +230,7 @@ struct Listener {
 }
 
 impl<A: NetworkBehaviour> Network<A> {
-    /// A network over TCP and QUIC, with DNS. `executor` runs libp2p's tasks; the transports themselves need tokio, so
+    /// A network over TCP, QUIC and relays, with DNS. `executor` runs libp2p's tasks; the transports themselves need tokio, so
     /// this and all else here must be called within a tokio runtime.
     ///
     /// # Errors
@@ -219,10 +244,12 @@ impl<A: NetworkBehaviour> Network<A> {
         transport::warm_up();
         let open = Openings::default();
         let transport = transport::internet(&key, &settings, open.clone())?;
-        Self::build(key, settings, executor, transport, open, app)
+        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
+        Self::build(key, settings, executor, transport, relay, open, app)
     }
 
-    /// A network over any other transport, such as libp2p's memory transport; behind the same guard. Needs tokio only
+    /// A network over any other transport, such as libp2p's memory transport, and relays; behind the same guard. Needs tokio only
     /// if the transport does, or if mDNS is on.
     ///
     /// # Errors
@@ -236,7 +263,9 @@ impl<A: NetworkBehaviour> Network<A> {
     ) -> Result<Self, NetworkError> {
         let open = Openings::default();
         let transport = libp2p::Transport::boxed(transport::guarded(transport, open.clone()));
-        Self::build(key, settings, executor, transport, open, app)
+        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
+        Self::build(key, settings, executor, transport, relay, open, app)
     }
 
     fn build(
@@ -244,15 +273,19 @@ impl<A: NetworkBehaviour> Network<A> {
         settings: NetworkSettings,
         executor: impl Executor + Send + 'static,
         transport: Boxed<(PeerId, StreamMuxerBox)>,
+        relay: Client,
         open: Openings,
         app: A,
     ) -> Result<Self, NetworkError> {
         let peer = key.public().to_peer_id();
         let routed = Routed::default();
-        let behaviour = Behaviour::new(&key, &settings, routed.clone(), app)?;
+        let (members, services) = (Members::default(), Services::default());
+        let server = relay::server(peer, &settings.config.relay, members.clone(), services.clone());
+        let terms = Terms { members: members.clone(), services: services.clone(), quota: Quota::default() };
+        let behaviour = Behaviour::new(&key, &settings, routed.clone(), (relay, server), terms, app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
-            // Saves a round trip per stream.
+            // Saves a round trip per stream; `settled` where that would lose something.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_max_negotiating_inbound_streams(64)
             // The core closes connections. A year, because longer ones don't fit every clock.
@@ -261,9 +294,12 @@ impl<A: NetworkBehaviour> Network<A> {
             swarm: Swarm::new(transport, behaviour, peer, config),
             key,
             local: ids::peer_to_core(peer),
-            network: behaviour::network_key(&settings.config.network),
+            network: NetworkKeys::of(&settings.config.network),
             open,
             routed,
+            members,
+            services,
+            ports: PortMapping::default(),
             counters: Counters::default(),
             out: VecDeque::new(),
             waker: None,
@@ -275,8 +311,10 @@ impl<A: NetworkBehaviour> Network<A> {
             held: VecDeque::new(),
             released: HashMap::new(),
             last_held: 0,
+            punches: Punches::default(),
             listeners: HashMap::new(),
             last_listener: 0,
+            reservations: Reservations::default(),
             queries: HashMap::new(),
             last_seq: 0,
             by_mdns: HashMap::new(),
@@ -351,6 +389,9 @@ impl<A: NetworkBehaviour> Stream for Network<A> {
     type Item = Happened<A::ToSwarm>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Poll::Ready(Some(event)) = self.ports.poll_next_unpin(cx) {
+            self.out.push_back(Happened::Core(event));
+        }
         for _ in 0..FAIR {
             if let Some(happened) = self.out.pop_front() {
                 return Poll::Ready(Some(happened));
@@ -390,10 +431,11 @@ impl<A: NetworkBehaviour> World for Network<A> {
     }
 
     fn standing(&self) -> usize {
-        self.swarm.connected_peers().count()
+        self.swarm.connected_peers().count() + self.ports.standing()
     }
 
     fn farewell(&mut self) {
+        self.ports.farewell();
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error means that it is gone already.

@@ -1,4 +1,5 @@
-//! What others ask this node to keep in the hash table: signed peer records, and who belongs to which network.
+//! What others ask this node to keep in the hash table: signed peer records, who belongs to which network, and who
+//! relays for it.
 //!
 //! Bounded, and nothing gets in unverified. libp2p's own store keeps whatever came last, so an old record could replace
 //! a newer one; it gives no room back when records expire; and to each question it names the same providers first, so
@@ -21,6 +22,7 @@ use libp2p::{
 };
 
 use super::{
+    behaviour::NetworkKeys,
     ids::{self, told_address},
     record::{self, BadRecord, MAX_ADDRESSES},
 };
@@ -50,8 +52,8 @@ pub(super) enum NotKept {
 #[derive(Debug)]
 pub(super) struct Shelf {
     local: PeerId,
-    /// The key of the network's members, which gets more room.
-    network: RecordKey,
+    /// The keys of the network's members and relays, which get more room.
+    network: NetworkKeys,
     max_records: usize,
     max_members: usize,
     records: HashMap<RecordKey, Record>,
@@ -61,8 +63,8 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Room for the records of `max_peers` peers (2 KiB each at most), and for as many members.
-    pub(super) fn new(local: PeerId, network: RecordKey, max_peers: usize) -> Self {
+    /// Room for the records of `max_peers` peers (2 KiB each at most), and for as many members and relays.
+    pub(super) fn new(local: PeerId, network: NetworkKeys, max_peers: usize) -> Self {
         Self {
             local,
             network,
@@ -90,10 +92,10 @@ impl Shelf {
         self.put(record).map_err(|_| NotKept::Full)
     }
 
-    /// Where a member of the network said that it is.
-    pub(super) fn addresses_of_member(&self, member: &PeerId) -> &[Multiaddr] {
-        let mut members = self.providers.get(&self.network).into_iter().flatten();
-        members.find(|kept| kept.provider == *member).map_or(&[], |kept| &kept.addresses)
+    /// Where a provider said that it is.
+    pub(super) fn addresses_of(&self, key: &RecordKey, provider: &PeerId) -> &[Multiaddr] {
+        let mut providers = self.providers.get(key).into_iter().flatten();
+        providers.find(|kept| kept.provider == *provider).map_or(&[], |kept| &kept.addresses)
     }
 
     /// Keeps a provider that announced itself, with those of its addresses that mean something to others.
@@ -104,6 +106,10 @@ impl Shelf {
         });
         provider.addresses.truncate(MAX_ADDRESSES);
         self.add_provider(provider).map_err(|_| NotKept::Full)
+    }
+
+    fn strange_keys(&self) -> usize {
+        self.providers.keys().filter(|key| !self.network.contain(key)).count()
     }
 }
 
@@ -142,13 +148,13 @@ impl RecordStore for Shelf {
 
     fn add_provider(&mut self, provider: ProviderRecord) -> Result<()> {
         let now = Instant::now();
-        let network = provider.key == self.network;
-        if !network && !self.providers.contains_key(&provider.key) && self.providers.len() > MAX_KEYS {
+        let network = self.network.contain(&provider.key);
+        if !network && !self.providers.contains_key(&provider.key) && self.strange_keys() >= MAX_KEYS {
             self.providers.retain(|_, of_key| {
                 of_key.retain(|provider| !provider.is_expired(now));
                 !of_key.is_empty()
             });
-            if self.providers.len() > MAX_KEYS {
+            if self.strange_keys() >= MAX_KEYS {
                 return Err(Error::MaxProvidedKeys);
             }
         }
@@ -203,8 +209,8 @@ mod tests {
     use super::*;
 
     fn shelf(max: usize) -> (Shelf, RecordKey) {
-        let network = RecordKey::from(b"network".to_vec());
-        (Shelf::new(PeerId::random(), network.clone(), max), network)
+        let network = NetworkKeys::of("test");
+        (Shelf::new(PeerId::random(), network.clone(), max), network.members)
     }
 
     fn record(key: &Keypair, seq: u64, expires: Option<Instant>) -> Record {
@@ -269,7 +275,7 @@ mod tests {
     #[test]
     fn strangers_keys_leave_room_for_the_network() {
         let (mut shelf, network) = shelf(2);
-        for key in 0..=MAX_KEYS as u8 {
+        for key in 0..MAX_KEYS as u8 {
             let key = RecordKey::from(vec![key]);
             assert_eq!(shelf.offer_provider(ProviderRecord::new(key, PeerId::random(), vec![])), Ok(()));
         }

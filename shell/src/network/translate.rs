@@ -8,7 +8,7 @@ use kinfolk_core::{
 };
 use libp2p::{
     Multiaddr, PeerId,
-    core::{ConnectedPoint, transport::ListenerId},
+    core::{ConnectedPoint, Endpoint, transport::ListenerId},
     identify, mdns, ping,
     swarm::{self, ConnectionError, ConnectionId, NetworkBehaviour, SwarmEvent},
 };
@@ -19,6 +19,7 @@ use super::{
     errors,
     governed::Said,
     ids::{self, address_to_core, peer_to_core, real_peer, told_address},
+    relay,
     repeats::Pace,
 };
 
@@ -68,6 +69,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.on_dial_failed(connection_id, &error);
             }
             SwarmEvent::NewListenAddr { listener_id, address } => match self.listener(listener_id) {
+                None if self.on_circuit_listened(listener_id, &address) => {}
                 Some((listener, command)) => {
                     self.tell(Event::Listening { listener, command, address: address_to_core(&address) });
                 }
@@ -80,6 +82,9 @@ impl<A: NetworkBehaviour> Network<A> {
                 None => self.counters.count("listeners.others"),
             },
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                if self.on_circuit_listener_closed(listener_id, &reason) {
+                    return;
+                }
                 self.on_listener_closed(listener_id, &addresses, reason);
             }
             SwarmEvent::ListenerError { error, .. } => {
@@ -127,10 +132,28 @@ impl<A: NetworkBehaviour> Network<A> {
                 | Said::Dial { .. }
                 | Said::DialFailed { .. },
             ) => self.counters.count("unknown"),
+            BehaviourEvent::Relay(said) => {
+                if let Some(told) = self.on_said(Asker::Relay, said) {
+                    self.on_relay(told);
+                }
+            }
+            BehaviourEvent::RelayServer(served) => self.on_served(served),
+            BehaviourEvent::Punch(said) => self.on_punch(said),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
+            BehaviourEvent::Reach(told) => self.on_probe(told),
             BehaviourEvent::App(said) => {
                 if let Some(event) = self.on_said(Asker::Application, said) {
                     self.out.push_back(Happened::App(event));
+                }
+            }
+            BehaviourEvent::AutonatV2(said) => {
+                if let Some(served) = self.on_said(Asker::Autonat, said) {
+                    self.on_served_v2(&served);
+                }
+            }
+            BehaviourEvent::AutonatV1(said) => {
+                if let Some(served) = self.on_said(Asker::Autonat, said) {
+                    self.on_served_v1(&served);
                 }
             }
         }
@@ -143,6 +166,8 @@ impl<A: NetworkBehaviour> Network<A> {
             Said::Candidate(_) if asker == Asker::Identify && !self.heeded => {
                 self.counters.count("identify.too_often");
             }
+            // As whoever is at the other end of a circuit sees us: at a relay.
+            Said::Candidate(address) if ids::is_relayed(&address) => self.counters.count("addresses.relayed"),
             Said::Candidate(address) => {
                 if let Some(known) = self.own_address(address) {
                     self.tell(Event::Candidate { asker, address: known });
@@ -201,12 +226,22 @@ impl<A: NetworkBehaviour> Network<A> {
     }
 
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, took: std::time::Duration) {
-        let (direction, origin) = if endpoint.is_listener() {
-            (Direction::Inbound, Origin::Inbound)
+        let remote = endpoint.get_remote_address();
+        let (direction, origin, address) = if let ConnectedPoint::Listener { local_addr, .. } = endpoint {
+            let relay = if endpoint.is_relayed() { relay::relay_of(local_addr) } else { None };
+            let address = relay.map_or_else(|| address_to_core(remote), |relay| Address::relayed(peer_to_core(relay)));
+            let probe = self.swarm.behaviour().reach.expects(&peer).filter(|_| !endpoint.is_relayed());
+            let awaited = || self.awaited(peer, endpoint).map_or(Origin::Inbound, Origin::Punch);
+            (Direction::Inbound, probe.map_or_else(awaited, Origin::Probe), address)
+        } else if let Some(punch) = self.punched(id) {
+            // Whose part it was to accept has dialled, too, in a way.
+            let accepted = matches!(endpoint, ConnectedPoint::Dialer { role_override: Endpoint::Listener, .. });
+            let direction = if accepted { Direction::Inbound } else { Direction::Outbound };
+            (direction, Origin::Punch(punch), address_to_core(remote))
         } else if let Some(dial) = self.end_dial(id) {
-            (Direction::Outbound, Origin::Dial(dial.command))
+            (Direction::Outbound, Origin::Dial(dial.command), dial.as_given(remote))
         } else if let Some(held) = self.end_released(id) {
-            (Direction::Outbound, Origin::Held(held))
+            (Direction::Outbound, Origin::Held(held), address_to_core(remote))
         } else {
             // The gate lets no other dial out.
             self.counters.count("unknown");
@@ -216,15 +251,22 @@ impl<A: NetworkBehaviour> Network<A> {
         self.last_connection += 1;
         let number = self.last_connection;
         let known = peer_to_core(peer);
-        let connection =
-            Connection { number, peer: known, identity: None, pace: Pace::new(Instant::now()), mute: false };
+        let connection = Connection {
+            number,
+            peer: known,
+            remote: remote.clone(),
+            relayed: endpoint.is_relayed(),
+            identity: None,
+            pace: Pace::new(Instant::now()),
+            mute: false,
+        };
         self.connections.insert(id, connection);
         self.by_number.insert(number, id);
         self.tell(Event::Connected {
             connection: CoreConnectionId(number),
             peer: known,
             direction,
-            address: address_to_core(endpoint.get_remote_address()),
+            address,
             origin,
             took,
         });
@@ -247,7 +289,8 @@ impl<A: NetworkBehaviour> Network<A> {
         if error == DialError::OwnIdentity {
             // Not when we have just dialled ourselves, through a NAT that leads back, say.
             let echo = self.last_self_dial.is_some_and(|at| at.elapsed() < OWN_ECHO);
-            if echo || !self.dials.is_empty() || !self.released.is_empty() {
+            let dialling = !self.dials.is_empty() || !self.released.is_empty() || self.punches.is_dialling();
+            if echo || dialling {
                 self.counters.count("knocks.own");
             } else {
                 self.on_copy(from);
@@ -290,7 +333,7 @@ impl<A: NetworkBehaviour> Network<A> {
     }
 
     fn on_dial_failed(&mut self, id: ConnectionId, error: &swarm::DialError) {
-        self.note_self(error);
+        self.note_self(id, error);
         if matches!(error, swarm::DialError::Transport(errors)
             if errors.iter().any(|(_, error)| errors::of_transport(error) == DialError::Denied))
         {
@@ -299,14 +342,18 @@ impl<A: NetworkBehaviour> Network<A> {
         // A behaviour's failed dial is told by its wrapper, also when the swarm shows nothing.
         if self.dials.contains_key(&id) {
             self.dial_failed(id, error);
+        } else {
+            self.punch_dial_failed(id, error);
         }
     }
 
     /// When a dial ends at ourselves, it is another machine with our key, unless it was an address of ours.
-    fn note_self(&mut self, error: &swarm::DialError) {
+    fn note_self(&mut self, id: ConnectionId, error: &swarm::DialError) {
         let swarm::DialError::LocalPeerId { address } = error else { return };
         let address = ids::without_peer(address.clone());
-        let ours = self.seen_as.contains(&address)
+        // What a peer proposes may be anything.
+        let ours = self.punches.has(id)
+            || self.seen_as.contains(&address)
             || self.swarm.listeners().chain(self.swarm.external_addresses()).any(|own| *own == address);
         self.last_self_dial = Some(Instant::now());
         if ours {
@@ -386,7 +433,8 @@ impl<A: NetworkBehaviour> Network<A> {
             agent: errors::plain(&info.agent_version, MAX_NAME),
             protocols,
             addresses,
-            observed: told_address(&info.observed_addr),
+            // By a circuit, one is seen at the relay.
+            observed: told_address(&info.observed_addr).filter(|observed| !observed.is_relayed()),
             cut: cut_addresses + cut_protocols,
         }
     }

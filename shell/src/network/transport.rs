@@ -1,4 +1,4 @@
-//! TCP and QUIC below one guard, and names above it.
+//! TCP and QUIC below one guard, names above it, and circuits through relays beside all that.
 
 use std::{
     io,
@@ -27,6 +27,7 @@ use libp2p::{
 use super::{
     NetworkError, NetworkSettings,
     guard::{Guard, GuardError, Openings},
+    relay::CircuitTransport,
 };
 
 /// One address may take this long to connect, encrypt and agree on a muxer.
@@ -39,8 +40,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// What every transport yields in the end.
 type Output = (PeerId, StreamMuxerBox);
 
-/// TCP (Noise, Yamux) and QUIC, guarded, below DNS. A relay's transport has its place beside this one, in
-/// `or_transport`, below nothing but `boxed`.
+/// TCP (Noise, Yamux) and QUIC, guarded, below DNS.
 ///
 /// # Errors
 /// When no Noise key can be made of `key`.
@@ -49,13 +49,11 @@ pub(super) fn internet(
     settings: &NetworkSettings,
     open: Openings,
 ) -> Result<Boxed<Output>, NetworkError> {
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(settings.streams as usize);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .map_err(TcpError)
         .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(key).map_err(|error| NetworkError::Key(error.to_string()))?)
-        .multiplex(muxer)
+        .authenticate(noise(key)?)
+        .multiplex(yamux(settings))
         .inbound_timeout(ADDRESS_PATIENCE);
 
     let mut config = quic::Config::new(key);
@@ -68,17 +66,48 @@ pub(super) fn internet(
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed();
 
-    let both = quic
-        .or_transport(tcp.boxed())
-        .map(|either, _| either.into_inner())
-        .map_err(|either| either.into_inner())
-        .boxed();
+    let both = either(quic, tcp.boxed());
     Ok(Names { inner: Shared(Arc::new(Mutex::new(guarded(both, open)))) }.boxed())
+}
+
+/// A transport, and beside it circuits (Noise, Yamux) through relays that are reached by it.
+///
+/// # Errors
+/// When no Noise key can be made of `key`.
+pub(super) fn with_circuits(
+    key: &Keypair,
+    settings: &NetworkSettings,
+    circuits: CircuitTransport,
+    direct: Boxed<Output>,
+) -> Result<Boxed<Output>, NetworkError> {
+    let circuits = circuits
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise(key)?)
+        .multiplex(yamux(settings))
+        .inbound_timeout(ADDRESS_PATIENCE)
+        .map(|(peer, muxer), _| (peer, closing(StreamMuxerBox::new(muxer))))
+        .boxed();
+    Ok(either(circuits, direct))
+}
+
+/// The first one that takes an address.
+fn either(first: Boxed<Output>, second: Boxed<Output>) -> Boxed<Output> {
+    first.or_transport(second).map(|either, _| either.into_inner()).map_err(|either| either.into_inner()).boxed()
+}
+
+fn noise(key: &Keypair) -> Result<noise::Config, NetworkError> {
+    noise::Config::new(key).map_err(|error| NetworkError::Key(error.to_string()))
+}
+
+fn yamux(settings: &NetworkSettings) -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(settings.streams as usize);
+    config
 }
 
 /// Any transport behind the guard.
 pub(super) fn guarded(inner: Boxed<Output>, open: Openings) -> Guard<Boxed<Output>> {
-    let patient = inner.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Closing { muxer, deadline: None }))).boxed();
+    let patient = inner.map(|(peer, muxer), _| (peer, closing(muxer))).boxed();
     Guard::new(patient, open, ADDRESS_PATIENCE)
 }
 
@@ -180,6 +209,10 @@ impl Transport for Shared {
 struct Closing {
     muxer: StreamMuxerBox,
     deadline: Option<Delay>,
+}
+
+fn closing(muxer: StreamMuxerBox) -> StreamMuxerBox {
+    StreamMuxerBox::new(Closing { muxer, deadline: None })
 }
 
 impl StreamMuxer for Closing {

@@ -67,12 +67,16 @@ pub(crate) fn in_memory() -> Peer {
 }
 
 pub(crate) fn in_memory_with<A: NetworkBehaviour>(key: Keypair, app: A) -> Peer<A> {
+    in_memory_as(key, settings(), app)
+}
+
+pub(crate) fn in_memory_as<A: NetworkBehaviour>(key: Keypair, settings: NetworkSettings, app: A) -> Peer<A> {
     let transport = MemoryTransport::default()
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&key).unwrap())
         .multiplex(yamux::Config::default())
         .boxed();
-    Peer::of(Network::with_transport(key, settings(), executor, transport, app).unwrap())
+    Peer::of(Network::with_transport(key, settings, executor, transport, app).unwrap())
 }
 
 impl<A: NetworkBehaviour> Peer<A> {

@@ -269,3 +269,25 @@ async fn a_client_serves_nobody() {
     let (found, ended) = ask(&mut [&mut a, &mut b], 0, Query::LookUp { near }).await;
     assert_eq!((found, ended), (vec![], Ok((0, 1))));
 }
+
+#[tokio::test]
+async fn relays_are_found_apart_from_members() {
+    let (mut s, at) = server().await;
+    let (mut r, mut a) = (in_memory(), in_memory());
+    let home = r.listen("/memory/0").await;
+    for client in [&mut r, &mut a] {
+        connect(client, &mut s, &at).await;
+        route(client, &s, &at).await;
+    }
+    r.run(Action::Advertise { address: home.clone() });
+    let relay = r.id();
+    let all = &mut [&mut s, &mut r, &mut a];
+    assert_eq!(ask(all, 2, Query::Relays).await.0, []);
+    assert_eq!(ask(all, 1, Query::OfferRelay).await.1, Ok((2, 0)));
+    until(all, "the server to know", |peers| {
+        (peers[0].network.counters().get("kademlia.add_provider") == 1).then_some(())
+    })
+    .await;
+    assert_eq!(ask(all, 2, Query::Relays).await.0, [(relay, vec![home])]);
+    assert_eq!(ask(all, 2, Query::Members).await.0, []);
+}

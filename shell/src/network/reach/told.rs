@@ -1,0 +1,56 @@
+//! What comes of probes, ours and others', in the core's words and counts.
+
+use kinfolk_core::Event;
+use libp2p::{
+    autonat::{
+        v1::{self, InboundProbeError, InboundProbeEvent, ResponseError},
+        v2,
+    },
+    swarm::NetworkBehaviour,
+};
+
+use super::{super::Network, Told, serving::Served};
+
+impl<A: NetworkBehaviour> Network<A> {
+    pub(in crate::network) fn on_probe(&mut self, told: Told) {
+        match told {
+            Told::Probed { probe, verdict, paid } => {
+                self.counters.add("probes.paid_bytes", paid);
+                self.tell(Event::Probed { probe, verdict });
+            }
+            Told::Stray => self.counters.count("probes.strays"),
+        }
+    }
+
+    pub(in crate::network) fn on_served_v2(&mut self, served: &Served<v2::server::Event>) {
+        match served {
+            Served::Own(event) => {
+                self.counters.count("probes.asked");
+                self.counters.add("probes.bytes", event.data_amount as u64);
+                self.counters.count(if event.result.is_ok() { "probes.served" } else { "probes.failed" });
+            }
+            Served::Refused => self.counters.count("probes.refused"),
+        }
+    }
+
+    pub(in crate::network) fn on_served_v1(&mut self, served: &Served<v1::Event>) {
+        match served {
+            Served::Own(v1::Event::InboundProbe(event)) => self.counters.count(match event {
+                InboundProbeEvent::Request { .. } => "probes.asked",
+                InboundProbeEvent::Response { .. } => "probes.served",
+                InboundProbeEvent::Error { error, .. } => match error {
+                    InboundProbeError::Response(ResponseError::DialError) => "probes.served",
+                    InboundProbeError::Response(
+                        ResponseError::DialRefused | ResponseError::BadRequest | ResponseError::InternalError,
+                    ) => "probes.refused",
+                    InboundProbeError::InboundRequest(_) => "probes.failed",
+                },
+            }),
+            // Its client does nothing.
+            Served::Own(v1::Event::OutboundProbe(_) | v1::Event::StatusChanged { .. }) => {
+                self.counters.count("unknown");
+            }
+            Served::Refused => self.counters.count("probes.refused"),
+        }
+    }
+}

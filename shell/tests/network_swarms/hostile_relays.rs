@@ -1,0 +1,345 @@
+use std::{
+    collections::VecDeque,
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use kinfolk_core::{Action, Address, CommandId, Event, PeerId, ReserveError};
+use kinfolk_shell::network::ids;
+use libp2p::{
+    Multiaddr, StreamProtocol, Swarm, Transport,
+    core::{transport::MemoryTransport, upgrade::Version},
+    identity::Keypair,
+    noise, relay,
+    request_response::{self, ProtocolSupport, ResponseChannel},
+    swarm::{self, SwarmEvent},
+    yamux,
+};
+
+use crate::{
+    harness::{Peer, in_memory},
+    reservations::{ask, ended, through},
+};
+
+/// Reads one message of the relay protocol, and answers with any bytes.
+#[derive(Clone, Default)]
+struct Raw;
+
+impl request_response::Codec for Raw {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+
+    async fn read_request<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Vec<u8>> {
+        let mut length = [0];
+        io.read_exact(&mut length).await?;
+        let mut message = vec![0; length[0].into()];
+        io.read_exact(&mut message).await?;
+        Ok(message)
+    }
+
+    async fn read_response<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        _: &mut T,
+    ) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn write_request<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        _: &mut T,
+        _: Vec<u8>,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn write_response<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        answer: Vec<u8>,
+    ) -> io::Result<()> {
+        io.write_all(&answer).await
+    }
+}
+
+/// A relay that says what it is told to say.
+struct Liar {
+    swarm: Swarm<request_response::Behaviour<Raw>>,
+    address: Address,
+    asked: VecDeque<ResponseChannel<Vec<u8>>>,
+}
+
+impl Liar {
+    async fn new() -> Self {
+        let key = Keypair::generate_ed25519();
+        let transport = MemoryTransport::default()
+            .upgrade(Version::V1)
+            .authenticate(noise::Config::new(&key).unwrap())
+            .multiplex(yamux::Config::default())
+            .boxed();
+        let protocols = [(relay::HOP_PROTOCOL_NAME, ProtocolSupport::Inbound)];
+        let config = request_response::Config::default().with_request_timeout(Duration::from_secs(600));
+        let behaviour = request_response::Behaviour::with_codec(Raw, protocols, config);
+        let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600));
+        let mut swarm = Swarm::new(transport, behaviour, key.public().to_peer_id(), config);
+        swarm.listen_on("/memory/0".parse().unwrap()).unwrap();
+        loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                return Self { swarm, address: ids::address_to_core(&address), asked: VecDeque::new() };
+            }
+        }
+    }
+
+    fn id(&self) -> PeerId {
+        ids::peer_to_core(*self.swarm.local_peer_id())
+    }
+
+    fn answer(&mut self, answer: Vec<u8>) {
+        let channel = self.asked.pop_front().unwrap();
+        // `Err`: whoever has asked is gone.
+        let _ = self.swarm.behaviour_mut().send_response(channel, answer);
+    }
+
+    /// Until somebody asks something.
+    async fn wait(&mut self) {
+        loop {
+            if let SwarmEvent::Behaviour(request_response::Event::Message {
+                message: request_response::Message::Request { channel, .. },
+                ..
+            }) = self.swarm.select_next_some().await
+            {
+                return self.asked.push_back(channel);
+            }
+        }
+    }
+}
+
+/// Runs both until the peer's event is there.
+async fn wait<T>(liar: &mut Liar, peer: &mut Peer, what: &str, find: impl FnMut(&Event) -> Option<T>) -> T {
+    tokio::select! {
+        found = peer.wait(what, find) => found,
+        () = async { loop { liar.wait().await } } => unreachable!(),
+    }
+}
+
+async fn asked(liar: &mut Liar, peer: &mut Peer) {
+    if liar.asked.is_empty() {
+        tokio::select! {
+            _ = peer.wait("never", |_| None::<()>) => unreachable!(),
+            () = liar.wait() => {}
+        }
+    }
+}
+
+/// A liar, a peer that is connected to it, and the command by which it has just asked for a place.
+async fn asking() -> (Liar, Peer, CommandId) {
+    let mut liar = Liar::new().await;
+    let mut a = in_memory();
+    let (relay, at) = (liar.id(), liar.address.clone());
+    a.dial(relay, std::slice::from_ref(&at));
+    wait(&mut liar, &mut a, "the connection", |event| matches!(event, Event::Connected { .. }).then_some(())).await;
+    let command = ask(&mut a, relay, &at);
+    asked(&mut liar, &mut a).await;
+    (liar, a, command)
+}
+
+const OK: u64 = 100;
+
+/// A status message, with its length in front.
+fn status(code: u64, place: Option<(u64, &[Multiaddr])>) -> Vec<u8> {
+    let mut message = vec![];
+    number(&mut message, 1, 2);
+    if let Some((expire, addresses)) = place {
+        let mut reservation = vec![];
+        number(&mut reservation, 1, expire);
+        addresses.iter().for_each(|address| bytes(&mut reservation, 2, &address.to_vec()));
+        bytes(&mut message, 3, &reservation);
+    }
+    number(&mut message, 5, code);
+    let mut framed = vec![];
+    varint(&mut framed, message.len() as u64);
+    framed.extend(message);
+    framed
+}
+
+fn number(message: &mut Vec<u8>, field: u8, value: u64) {
+    message.push(field << 3);
+    varint(message, value);
+}
+
+fn bytes(message: &mut Vec<u8>, field: u8, value: &[u8]) {
+    message.push(field << 3 | 2);
+    varint(message, value.len() as u64);
+    message.extend(value);
+}
+
+fn varint(message: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
+fn in_seconds(seconds: u64) -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds
+}
+
+fn own(liar: &Liar) -> Multiaddr {
+    ids::address_to_libp2p(&liar.address).unwrap().with_p2p(*liar.swarm.local_peer_id()).unwrap()
+}
+
+fn reserved(event: &Event) -> Option<CommandId> {
+    match event {
+        Event::Reserved { reservation, .. } => Some(*reservation),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_word() {
+    for (answer, word) in [
+        (status(200, None), ReserveError::Forbidden),
+        (status(201, None), ReserveError::Full),
+        (status(202, None), ReserveError::Forbidden),
+        (status(300, None), ReserveError::Malformed),
+        (status(9_999, None), ReserveError::Malformed),
+        (status(OK, None), ReserveError::Malformed),
+        (status(OK, Some((in_seconds(3_600), &[]))), ReserveError::Malformed),
+        (status(OK, Some((in_seconds(0) - 3_600, &["/memory/1".parse().unwrap()]))), ReserveError::Malformed),
+        (b"\x05hello".to_vec(), ReserveError::Malformed),
+    ] {
+        let (mut liar, mut a, command) = asking().await;
+        liar.answer(answer.clone());
+        assert_eq!(wait(&mut liar, &mut a, "the refusal", ended(command)).await, word, "{answer:?}");
+    }
+    let (mut liar, mut a, command) = asking().await;
+    liar.answer(vec![]);
+    let word = wait(&mut liar, &mut a, "the refusal", ended(command)).await;
+    assert!(matches!(word, ReserveError::Other(_)), "{word:?}");
+}
+
+#[tokio::test]
+async fn a_late_answer_to_a_request_that_was_given_up_harms_nobody() {
+    let (mut liar, mut a, first) = asking().await;
+    a.run(Action::Unreserve { reservation: first });
+    assert_eq!(wait(&mut liar, &mut a, "the end", ended(first)).await, ReserveError::Ours);
+    let place = status(OK, Some((in_seconds(3_600), &[own(&liar)])));
+    liar.answer(place.clone());
+    let late = async {
+        while a.network.counters().get("relays.late_answers") == 0 {
+            tokio::select! {
+                _ = a.wait("never", |_| None::<()>) => unreachable!(),
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                () = liar.wait() => unreachable!("it asks again"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), late).await.unwrap();
+    // And again with a place that was already there, whose renewal is given up.
+    let (relay, at) = (liar.id(), liar.address.clone());
+    for _ in 0..2 {
+        let command = ask(&mut a, relay, &at);
+        asked(&mut liar, &mut a).await;
+        liar.answer(place.clone());
+        assert_eq!(wait(&mut liar, &mut a, "a place", reserved).await, command);
+        let at_relay = |event: &Event| matches!(event, Event::ReservedAt { .. }).then_some(());
+        wait(&mut liar, &mut a, "its address", at_relay).await;
+        let renewal = ask(&mut a, relay, &at);
+        asked(&mut liar, &mut a).await;
+        a.run(Action::Unreserve { reservation: renewal });
+        assert_eq!(wait(&mut liar, &mut a, "the end", ended(renewal)).await, ReserveError::Ours);
+        liar.answer(place.clone());
+    }
+    let command = ask(&mut a, relay, &at);
+    asked(&mut liar, &mut a).await;
+    liar.answer(place);
+    assert_eq!(wait(&mut liar, &mut a, "a place", reserved).await, command);
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_ends_with_the_connection() {
+    let (liar, mut a, command) = asking().await;
+    drop(liar);
+    assert_eq!(a.wait("the end", ended(command)).await, ReserveError::ConnectionLost);
+}
+
+#[tokio::test]
+async fn a_relay_that_accepts_and_then_hangs_up_is_lost() {
+    let (mut liar, mut a, command) = asking().await;
+    liar.answer(status(OK, Some((in_seconds(3_600), &[own(&liar)]))));
+    assert_eq!(wait(&mut liar, &mut a, "a place", reserved).await, command);
+    drop(liar);
+    let lost = a.wait("the loss", |event| match event {
+        Event::ReservationEnded { reservation, error } => Some((*reservation, error.clone())),
+        _ => None,
+    });
+    assert_eq!(lost.await, (command, ReserveError::ConnectionLost));
+}
+
+#[tokio::test]
+async fn a_place_that_has_to_be_renewed_all_the_time_is_none() {
+    let (mut liar, mut a, command) = asking().await;
+    let mut renewals = 0;
+    loop {
+        let event = tokio::select! {
+            event = a.wait("a place, or the end", |event| match event {
+                Event::Reserved { .. } | Event::ReservationEnded { .. } => Some(event.clone()),
+                _ => None,
+            }) => event,
+            () = async { loop {
+                // A clock that goes on makes such a place one that is over, which is refused at once.
+                while !liar.asked.is_empty() { liar.answer(status(OK, Some((in_seconds(1), &[own(&liar)])))); }
+                liar.wait().await;
+            } } => unreachable!(),
+        };
+        match event {
+            Event::Reserved { .. } => renewals += 1,
+            Event::ReservationEnded { reservation, error } => {
+                assert_eq!((reservation, error), (command, ReserveError::Malformed));
+                break;
+            }
+            _ => unreachable!(),
+        }
+    }
+    assert_eq!(renewals, 1, "told once");
+}
+
+#[tokio::test]
+async fn addresses_that_lead_elsewhere_and_too_many_of_them_are_not_told() {
+    let (mut liar, mut a, command) = asking().await;
+    let other = "/ip4/45.10.20.1/tcp/1".parse::<Multiaddr>().unwrap().with_p2p(libp2p::PeerId::random()).unwrap();
+    let port = |port: u16| -> Multiaddr {
+        format!("/ip4/45.10.20.1/tcp/{port}/p2p/{}", liar.swarm.local_peer_id()).parse().unwrap()
+    };
+    let mut addresses = vec![other];
+    addresses.extend((1..60).map(port));
+    liar.answer(status(OK, Some((in_seconds(3_600), &addresses))));
+    wait(&mut liar, &mut a, "a place", reserved).await;
+    let relay = liar.id();
+    for port in 1..8u16 {
+        let at: Address = format!("/ip4/45.10.20.1/tcp/{port}").parse().unwrap();
+        let told = wait(&mut liar, &mut a, "an address", |event| match event {
+            Event::ReservedAt { reservation, address } => Some((*reservation, address.clone())),
+            _ => None,
+        })
+        .await;
+        assert_eq!(told, (command, through(&relay, &at)));
+    }
+    // Something that comes after all of them.
+    a.run(Action::Unreserve { reservation: command });
+    let end = wait(&mut liar, &mut a, "the end", |event| match event {
+        Event::ReservedAt { .. } | Event::ReservationEnded { .. } => Some(event.clone()),
+        _ => None,
+    });
+    assert!(matches!(end.await, Event::ReservationEnded { error: ReserveError::Ours, .. }));
+    assert_eq!(a.network.counters().get("relays.bad_addresses"), 1);
+}
