@@ -4,6 +4,10 @@
 //   network   the network's name, for the protocol names    (default: elohim)
 //   kademlia  "server", "client" or "off"                   (default: off)
 //   mdns      whether to look for peers on the LAN          (default: false)
+//   relay     whether it relays for others                (default: false)
+//   via       multiaddrs of relays to listen through      (default: none)
+//   dcutr     whether it tries for direct connections     (default: false)
+//   autonat   whether it probes, and has itself probed    (default: false)
 //   version   what identify calls the protocol version      (default: js-libp2p's own, "ipfs/0.1.0")
 // Requests come as JSON lines on stdin, answers and events go to stdout; see tests/src/foreign.rs.
 
@@ -16,6 +20,9 @@ import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { mdns } from '@libp2p/mdns'
+import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
+import { dcutr } from '@libp2p/dcutr'
+import { autoNATv2 } from '@libp2p/autonat-v2'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 
@@ -24,6 +31,12 @@ const network = options.network ?? 'elohim'
 const kademlia = options.kademlia ?? 'off'
 // Bounds each thing that is tried, so that an answer always comes.
 const limit = () => AbortSignal.timeout(10_000)
+const about = (connection) => ({
+  peer: connection.remotePeer.toString(),
+  direction: connection.direction,
+  address: connection.remoteAddr.toString(),
+  relayed: connection.remoteAddr.toString().includes('/p2p-circuit')
+})
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n')
 
 const services = {
@@ -39,10 +52,20 @@ if (kademlia !== 'off') {
     allowQueryWithZeroPeers: true
   })
 }
+if (options.relay === true) {
+  services.relay = circuitRelayServer({ reservations: { maxReservations: 100 } })
+}
+if (options.dcutr === true) {
+  services.dcutr = dcutr()
+}
+if (options.autonat === true) {
+  services.autonat = autoNATv2({ startupDelay: 0 })
+}
+const via = (options.via ?? []).map((relay) => `${relay}/p2p-circuit`)
 
 const node = await createLibp2p({
-  addresses: { listen: options.listen ?? ['/ip4/0.0.0.0/tcp/0'], announce: options.announce ?? [] },
-  transports: [tcp()],
+  addresses: { listen: [...options.listen ?? ['/ip4/0.0.0.0/tcp/0'], ...via], announce: options.announce ?? [] },
+  transports: [tcp(), circuitRelayTransport()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
   peerDiscovery: options.mdns === true ? [mdns({ interval: 1000 })] : [],
@@ -60,7 +83,7 @@ node.addEventListener('peer:discovery', ({ detail }) => {
   say({ event: 'discovered', peer: detail.id.toString(), addresses: detail.multiaddrs.map(String) })
 })
 node.addEventListener('connection:open', ({ detail }) => {
-  say({ event: 'connected', peer: detail.remotePeer.toString(), direction: detail.direction })
+  say({ event: 'connected', ...about(detail) })
 })
 node.addEventListener('connection:close', ({ detail }) => {
   say({ event: 'disconnected', peer: detail.remotePeer.toString() })
@@ -111,11 +134,11 @@ const requests = {
     return await node.services.kad.routingTable.find(peerIdFromString(peer)) != null
   },
   async connections () {
-    return node.getConnections().map((connection) => ({
-      peer: connection.remotePeer.toString(),
-      direction: connection.direction,
-      address: connection.remoteAddr.toString()
-    }))
+    return node.getConnections().map(about)
+  },
+  // Who has a place at this relay.
+  async reserved () {
+    return [...node.services.relay.reservations.keys()].map(String)
   },
   async hangUp ({ peer }) {
     await node.hangUp(peerIdFromString(peer), { signal: limit() })

@@ -46,7 +46,9 @@ impl Foreign {
     pub async fn js(device: &Device, mut options: Value) -> Self {
         options["listen"] = json!(["/ip4/0.0.0.0/tcp/4001"]);
         // It tells of public addresses only when it is sure of them, and this is how it is made sure.
-        options["announce"] = json!([format!("/ip4/{}/tcp/4001", device.ip())]);
+        if options["announce"].is_null() {
+            options["announce"] = json!([format!("/ip4/{}/tcp/4001", device.ip())]);
+        }
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
         let node = folder.join("node_modules/.bin/node");
         assert!(node.exists(), "{} is missing: `npm ci` in {} makes it", node.display(), folder.display());
@@ -60,6 +62,13 @@ impl Foreign {
         let mut command = Command::new(program("hostile-peer"));
         command.arg(options.to_string());
         Self::start("hostile-peer", device, command).await
+    }
+
+    /// Plain rust-libp2p. `options` is one JSON object; see `tests/src/bin/plain.rs`.
+    pub async fn plain(device: &Device, options: Value) -> Self {
+        let mut command = Command::new(program("plain"));
+        command.arg(options.to_string());
+        Self::start("plain", device, command).await
     }
 
     async fn start(name: &str, device: &Device, mut command: Command) -> Self {
@@ -115,7 +124,7 @@ impl Foreign {
         with["do"] = json!(what);
         let line = format!("{with}\n");
         self.stdin.lock().await.write_all(line.as_bytes()).await.expect("a peer that still runs");
-        let answer = self.first(what, |value| value["id"] == json!(id)).await;
+        let answer = self.first(what, PATIENCE, |value| value["id"] == json!(id)).await;
         match answer.get("error") {
             Some(error) => Err(error.as_str().map_or_else(|| error.to_string(), str::to_owned)),
             None => Ok(answer["ok"].clone()),
@@ -124,7 +133,12 @@ impl Foreign {
 
     /// The first event of this kind that `is` what is looked for, past or to come.
     pub async fn event(&self, kind: &str, is: impl Fn(&Value) -> bool) -> Value {
-        self.first(kind, |value| value["event"] == *kind && is(value)).await
+        self.event_within(PATIENCE, kind, is).await
+    }
+
+    /// The same, for what takes long.
+    pub async fn event_within(&self, within: Duration, kind: &str, is: impl Fn(&Value) -> bool) -> Value {
+        self.first(kind, within, |value| value["event"] == *kind && is(value)).await
     }
 
     /// How often an event of this kind came so far.
@@ -132,7 +146,12 @@ impl Foreign {
         self.lines().iter().filter(|value| value["event"] == *kind).count()
     }
 
-    async fn first(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    /// All events of this kind so far.
+    pub fn events(&self, kind: &str) -> Vec<Value> {
+        self.lines().into_iter().filter(|value| value["event"] == *kind).collect()
+    }
+
+    async fn first(&self, what: &str, within: Duration, is: impl Fn(&Value) -> bool) -> Value {
         let look = async {
             loop {
                 let more = self.heard.more.notified();
@@ -142,9 +161,9 @@ impl Foreign {
                 more.await;
             }
         };
-        match timeout(PATIENCE, look).await {
+        match timeout(within, look).await {
             Ok(value) => value,
-            Err(_) => panic!("{}: no \"{what}\" in {PATIENCE:?}; it said: {:#?}", self.name, self.lines()),
+            Err(_) => panic!("{}: no \"{what}\" in {within:?}; it said: {:#?}", self.name, self.lines()),
         }
     }
 

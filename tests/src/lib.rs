@@ -16,13 +16,17 @@
 mod foreign;
 mod network;
 mod node;
+mod pair;
 mod program;
+mod side;
 mod trace;
 mod world;
 
 pub use foreign::Foreign;
 pub use network::{Device, Site};
 pub use node::{Node, NodeBuilder};
+pub use pair::{Met, Pair};
 pub use program::program;
+pub use side::Side;
 pub use trace::Trace;
 pub use world::World;

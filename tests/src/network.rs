@@ -1,6 +1,19 @@
-use std::{net::IpAddr, process::Command};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use patchbay::{Lab, Nat, Router, RouterPreset};
+use patchbay::{Lab, Router, RouterPreset};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::UdpSocket,
+    process::Child,
+    time::timeout,
+};
+
+use crate::program;
 
 /// A network that devices are plugged into: a data centre, a provider's customers, a home.
 #[derive(Clone)]
@@ -17,8 +30,10 @@ pub struct Device {
     device: patchbay::Device,
     ip: IpAddr,
     ip6: Option<IpAddr>,
-    /// Routers, for IPv4 and IPv6.
+    /// Routers, for IPv4 and IPv6; empty where there is none.
     gateways: [String; 2],
+    /// What makes its line longer.
+    line: Arc<Mutex<Option<Child>>>,
 }
 
 /// Finds the router's bridge, where its devices are plugged in.
@@ -50,8 +65,8 @@ impl Site {
             .build()
             .await
             .expect("a public network");
-        let site = Self { lab: lab.clone(), router, number: Some(number) };
-        site.pin_bridge();
+        let mut site = Self::new(lab, router);
+        site.number = Some(number);
         let uplink = site.router.uplink_ip_v6().expect("a public router has IPv6");
         site.run(&format!("{BRIDGE} && ip -6 addr add 2a0e:b107:{number}::1/64 dev $bridge nodad"));
         let route = format!("ip -6 route add 2a0e:b107:{number}::/64 via {uplink}");
@@ -59,19 +74,14 @@ impl Site {
         site
     }
 
-    /// A home behind a NAT as most routers have it: endpoint-independent mapping, address- and port-dependent filter.
-    pub(crate) async fn home(lab: &Lab, name: &str, upstream: &Self) -> Self {
-        let router = lab
-            .add_router(name)
-            .preset(RouterPreset::Home)
-            .nat(Nat::Moderate)
-            .upstream(upstream.router.id())
-            .build()
-            .await
-            .expect("a home");
+    pub(crate) fn new(lab: &Lab, router: Router) -> Self {
         let site = Self { lab: lab.clone(), router, number: None };
         site.pin_bridge();
         site
+    }
+
+    pub(crate) fn router(&self) -> &Router {
+        &self.router
     }
 
     /// The same for the bridge between all routers.
@@ -117,7 +127,7 @@ impl Site {
                 .trim()
                 .to_owned()
         });
-        Device { device, ip: IpAddr::V4(ip), ip6, gateways }
+        Device { device, ip: IpAddr::V4(ip), ip6, gateways, line: Arc::default() }
     }
 
     /// The line to the internet goes dead: nothing passes, and nobody is told.
@@ -131,6 +141,55 @@ impl Site {
     /// The line works again.
     pub fn heal(&self) {
         self.run("nft delete table inet cut");
+    }
+
+    /// Nothing of a protocol (`tcp`, `udp`) passes between here and the internet.
+    pub fn forbid(&self, protocol: &str) {
+        self.run(&format!(
+            "nft add table inet forbidden && \
+             nft 'add chain inet forbidden forward {{ type filter hook forward priority -200; policy accept; }}' && \
+             nft add rule inet forbidden forward meta l4proto {protocol} drop"
+        ));
+    }
+
+    /// The line to the internet loses so many of a hundred packets, each way.
+    pub fn lose(&self, percent: u32) {
+        self.run(&format!(
+            "nft add table inet loss && \
+             nft 'add chain inet loss forward {{ type filter hook forward priority -250; policy accept; }}' && \
+             nft add rule inet loss forward numgen random mod 100 '<' {percent} drop"
+        ));
+    }
+
+    /// Counts what passes between here and the internet from now on, for `passed`.
+    pub fn count(&self) {
+        self.run(
+            "nft add table inet count && nft add counter inet count passed && \
+             nft 'add chain inet count forward { type filter hook forward priority 300; policy accept; }' && \
+             nft add rule inet count forward counter name passed",
+        );
+    }
+
+    /// Bytes that passed since `count`.
+    pub fn passed(&self) -> u64 {
+        let text = self.run("nft list counter inet count passed");
+        let bytes = text.split("bytes ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or_else(|| panic!("no counter: {text}"))
+    }
+
+    /// A home's router is switched off and on: it has forgotten all mappings, and its provider has given it another
+    /// public address, the one that ends in `host`.
+    pub fn reboot(&self, host: u8) {
+        let old = self.router.uplink_ip().expect("a home has a provider");
+        let [a, b, c, _] = old.octets();
+        self.run(&format!(
+            "ip addr show dev wan | grep -q 'inet {old}/' && gw=$(ip route show default | sed -n 's/.*via \\([^ ]*\\).*/\\1/p') && \
+             ip addr del {old}/24 dev wan && ip addr add {a}.{b}.{c}.{host}/24 dev wan && \
+             ip route replace default via $gw dev wan && \
+             h=$(nft -a list chain ip nat postrouting | sed -n 's/.*snat to {old} # handle \\([0-9]*\\)/\\1/p') && \
+             nft replace rule ip nat postrouting handle $h oif wan snat to {a}.{b}.{c}.{host} && \
+             nft flush map ip nat fullcone && conntrack -F"
+        ));
     }
 
     /// Runs a line of shell in the router.
@@ -165,11 +224,81 @@ impl Device {
 
     /// Puts the network cable back. Linux has dropped the routes by then, as a computer's DHCP client would put them back.
     pub fn plug(&self) {
-        let [v4, v6] = &self.gateways;
+        self.run("ip link set eth0 up");
+        self.route();
+    }
+
+    fn route(&self) {
+        for (family, gateway) in ["-4", "-6"].into_iter().zip(&self.gateways) {
+            if !gateway.is_empty() {
+                self.run(&format!("ip {family} route replace default via {gateway} dev eth0"));
+            }
+        }
+    }
+
+    /// Makes its line to the router longer: every packet takes so much more, each way. `round_trip` says whether it does.
+    ///
+    /// # Panics
+    /// If the line does not come up.
+    pub async fn delay(&self, by: Duration) {
+        // What was `eth0` becomes the far end; a new `eth0` with the same addresses has the line in between. The ingress
+        // hooks keep the kernel from taking the frames, too; packet sockets see them before.
         self.run(&format!(
-            "ip link set eth0 up && ip route replace default via {v4} dev eth0 && \
-             ip -6 route replace default via {v6} dev eth0"
+            "mac=$(ip -o link show dev eth0 | sed 's/.*link.ether \\([^ ]*\\).*/\\1/') && \
+             ip link set eth0 down && ip addr flush dev eth0 && ip link set eth0 name line && \
+             ip link set line address 02:00:00:00:00:02 && \
+             ip link add eth0 address $mac type veth peer name inner && \
+             for i in line inner; do \
+                 echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; \
+                 nft add table netdev $i; \
+                 nft \"add chain netdev $i ingress {{ type filter hook ingress device $i priority 0; policy drop; }}\"; \
+                 ip link set $i up; \
+             done && \
+             ip addr add {}/24 dev eth0 && ip link set eth0 up",
+            self.ip
         ));
+        if let Some(ip6) = self.ip6 {
+            self.run(&format!(
+                "echo 1 > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down; ip -6 addr add {ip6}/64 dev eth0 nodad"
+            ));
+        }
+        self.route();
+        let mut command = tokio::process::Command::new(program("delay-line"));
+        command.args(["line", "inner", &by.as_millis().to_string()]).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut line = self.spawn(command);
+        let mut said = BufReader::new(line.stdout.take().expect("a pipe")).lines();
+        assert_eq!(said.next_line().await.expect("text").as_deref(), Some("ready"), "the line does not come up");
+        *self.line.lock().expect("no panic under the lock") = Some(line);
+    }
+
+    /// The shortest of five round trips by UDP to another device, and `None` if a packet does not come back in a second.
+    /// The first one, which also finds the way, does not count.
+    pub async fn round_trip(&self, to: &Self) -> Option<Duration> {
+        let socket = to.with(async { UdpSocket::bind("0.0.0.0:0").await.expect("a free port") }).await;
+        let there = SocketAddr::new(to.ip, socket.local_addr().expect("a bound socket").port());
+        let echo = tokio::spawn(async move {
+            let mut buffer = [0; 16];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let _ = socket.send_to(&buffer[..length], from).await;
+            }
+        });
+        let least = self.with(async move {
+            let socket = UdpSocket::bind("0.0.0.0:0").await.expect("a free port");
+            let mut least = None;
+            for round in 0..6_u8 {
+                let sent = Instant::now();
+                socket.send_to(&[round], there).await.ok()?;
+                let mut answer = [0; 16];
+                timeout(Duration::from_secs(1), socket.recv_from(&mut answer)).await.ok()?.ok()?;
+                if round > 0 {
+                    least = least.into_iter().chain([sent.elapsed()]).min();
+                }
+            }
+            least
+        });
+        let least = least.await;
+        echo.abort();
+        least
     }
 
     /// Runs a line of shell here and gives what it printed.

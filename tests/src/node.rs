@@ -22,6 +22,9 @@ use tokio::{
 
 use crate::{Device, Trace, program};
 
+/// What nodes log, unless `LAB_LOG` or their test says otherwise.
+const LOG: &str = "kinfolk=debug,kinfolk_shell=debug,kinfolk_core=debug,info";
+
 /// How long a program may take to start, to stop, or to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -67,7 +70,7 @@ impl NodeBuilder {
             folder,
             settings: Mutex::default(),
             flags: Mutex::default(),
-            log: Mutex::new("kinfolk=debug,kinfolk_shell=debug,kinfolk_core=debug,info".to_owned()),
+            log: Mutex::new(std::env::var("LAB_LOG").unwrap_or_else(|_| LOG.to_owned())),
             state: Mutex::default(),
             exports: AtomicU32::new(1),
         };
@@ -141,6 +144,12 @@ impl Node {
     /// A multiaddr of this node at its device's IPv4 address, with its id.
     pub fn address(&self) -> String {
         format!("/ip4/{}/tcp/4001/p2p/{}", self.inner.device.ip(), self.peer_id())
+    }
+
+    /// The same by QUIC and by TCP.
+    pub fn addresses(&self) -> [String; 2] {
+        let (ip, peer) = (self.inner.device.ip(), self.peer_id());
+        ["udp/4001/quic-v1", "tcp/4001"].map(|port| format!("/ip4/{ip}/{port}/p2p/{peer}"))
     }
 
     /// Changes a setting of the configuration file, for the next start.

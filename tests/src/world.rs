@@ -12,7 +12,7 @@ use patchbay::Lab;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Device, Node, NodeBuilder, Site, program};
+use crate::{Device, Node, NodeBuilder, Side, Site, program, side};
 
 /// An internet of a test's own. Everything in it ends with it.
 #[derive(Debug)]
@@ -52,9 +52,15 @@ impl World {
         Site::public(&self.lab.0, name, number).await
     }
 
-    /// A home behind a NAT, a customer of that provider.
+    /// A home behind a port-restricted NAT, a customer of that provider.
     pub async fn home(&self, name: &str, provider: &Site) -> Site {
-        Site::home(&self.lab.0, name, provider).await
+        side::home(&self.lab.0, name, provider).await
+    }
+
+    /// A network of that kind, with a provider of its own that has `45.10.NUMBER.0/24`. IPv4 only, but for public ones.
+    pub async fn side(&self, name: &str, side: Side, number: u8) -> Site {
+        let provider = self.public(&format!("{name}-isp"), number).await;
+        side.build(&self.lab.0, name, provider, number).await
     }
 
     /// The name server that all devices ask. `names` are hosts with their addresses.

@@ -27,6 +27,7 @@ use super::{
         serving::{Offered, Terms, on_the_internet},
     },
     relay,
+    settled::Settled,
     shelf::Shelf,
     twin::Twin,
 };
@@ -39,9 +40,9 @@ const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 pub(super) struct Behaviour<A: NetworkBehaviour> {
     /// The first field: it is asked first.
     pub(super) gate: Gate,
-    pub(super) identify: Governed<identify::Behaviour>,
+    pub(super) identify: Governed<Settled<identify::Behaviour>>,
     pub(super) ping: Pings,
-    pub(super) kad: Governed<kad::Behaviour<Shelf>>,
+    pub(super) kad: Governed<Settled<kad::Behaviour<Shelf>>>,
     pub(super) punch: Punch,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
@@ -140,12 +141,16 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         };
         Ok(Self {
             gate,
-            identify: Governed::new(identify(key, settings), everything, Box::new(|_, _| false)),
+            identify: Governed::new(
+                Settled::new(identify(key, settings), |protocol| protocol == identify::PUSH_PROTOCOL_NAME.as_ref()),
+                everything,
+                Box::new(|_, _| false),
+            ),
             ping: Pings::new(
                 ping::Config::new().with_interval(settings.ping_interval).with_timeout(settings.ping_timeout),
             ),
             kad: Governed::new(
-                kademlia(local, config)?,
+                Settled::new(kademlia(local, config)?, |_| true),
                 nothing_listened,
                 Box::new(move |peer, address| routed.allows(peer, address)),
             ),
@@ -258,4 +263,21 @@ fn not_relayed(event: &FromSwarm<'_>) -> bool {
 /// Kademlia is not told where we listen: it would tell others, and begin look-ups by itself.
 fn nothing_listened(event: &FromSwarm<'_>) -> bool {
     !matches!(event, FromSwarm::NewListenAddr(_) | FromSwarm::ExpiredListenAddr(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{core::transport::ListenerId, swarm::behaviour::NewListenAddr};
+
+    use super::*;
+
+    #[test]
+    fn the_home_network_hears_of_no_circuits() {
+        let relay = format!("/ip4/45.10.20.1/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
+        for (address, heard) in [("/ip4/192.168.1.7/tcp/4001", true), (relay.as_str(), false)] {
+            let addr = &address.parse().unwrap();
+            let listener_id = ListenerId::next();
+            assert_eq!(not_relayed(&FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr })), heard);
+        }
+    }
 }

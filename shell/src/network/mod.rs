@@ -25,6 +25,7 @@ mod reach;
 mod record;
 mod relay;
 mod repeats;
+mod settled;
 mod shelf;
 mod translate;
 mod transport;
@@ -284,7 +285,7 @@ impl<A: NetworkBehaviour> Network<A> {
         let behaviour = Behaviour::new(&key, &settings, routed.clone(), (relay, server), terms, app)?;
         let config = swarm::Config::with_executor(executor)
             .with_smart_dial()
-            // Saves a round trip per stream.
+            // Saves a round trip per stream; `settled` where that would lose something.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_max_negotiating_inbound_streams(64)
             // The core closes connections. A year, because longer ones don't fit every clock.
