@@ -217,7 +217,13 @@ impl Pair {
         };
         let relayed = timeout(PATIENCE, connected(true)).await.ok();
         let direct = timeout(PATIENCE, connected(false)).await.ok();
-        Self { _world: world, centre, first: relayed, direct, ends: Ends::Plain { _relay: relay.into(), listener: listener.into(), dialer: dialer.into() } }
+        Self {
+            _world: world,
+            centre,
+            first: relayed,
+            direct,
+            ends: Ends::Plain { _relay: relay.into(), listener: listener.into(), dialer: dialer.into() },
+        }
     }
 
     async fn kinfolk(world: World, centre: Site, [relay, far, near]: [&Device; 3]) -> Self {
