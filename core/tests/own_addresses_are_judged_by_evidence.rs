@@ -235,19 +235,54 @@ fn while_visitors_come_failures_cost_nothing() {
 
 #[test]
 fn who_comes_where_we_have_opened_the_way_is_no_visitor() {
-    let mut rig = at_home(Config::desktop());
-    rig.connected(1, Direction::Outbound, global(1), Origin::Dial(CommandId(0)));
-    rig.inbound(1, global(1));
-    rig.inbound(2, Address::relayed(peer(1)));
-    rig.inbound(2, global(2));
-    let connect = Ask::Connect(PeerAddress::new(peer(3), global(3)));
-    rig.tell(Event::Asked { request: RequestId(1), ask: connect });
-    assert!(!rig.dials().is_empty());
-    rig.inbound(3, global(3));
-    rig.connected(4, Direction::Inbound, global(4), Origin::Punch(CommandId(9)));
-    rig.connected(5, Direction::Inbound, global(5), Origin::Probe(CommandId(9)));
-    rig.pass(secs(20));
-    assert_eq!(reachability(&rig), Reachability::Unknown);
+    type Case = (&'static str, fn(&mut Rig, u64), Reachability);
+    let cases: [Case; 6] = [
+        ("a stranger", |rig, n| _ = rig.inbound(n, global(n)), Reachability::Public),
+        (
+            "connected from here",
+            |rig, n| {
+                rig.connected(n, Direction::Outbound, global(n), Origin::Dial(CommandId(0)));
+                rig.inbound(n, global(n));
+            },
+            Reachability::Unknown,
+        ),
+        (
+            "relayed",
+            |rig, n| {
+                rig.inbound(n, Address::relayed(peer(90)));
+                rig.inbound(n, global(n));
+            },
+            Reachability::Unknown,
+        ),
+        (
+            "dialled, whoever is there",
+            |rig, n| {
+                let connect = Ask::Connect(PeerAddress { peer: None, address: Some(global(n)) });
+                rig.tell(Event::Asked { request: RequestId(n), ask: connect });
+                assert!(!rig.dials().is_empty());
+                rig.inbound(n, global(n));
+            },
+            Reachability::Unknown,
+        ),
+        (
+            "punched",
+            |rig, n| _ = rig.connected(n, Direction::Inbound, global(n), Origin::Punch(CommandId(9))),
+            Reachability::Unknown,
+        ),
+        (
+            "asked to probe",
+            |rig, n| _ = rig.connected(n, Direction::Inbound, global(n), Origin::Probe(CommandId(9))),
+            Reachability::Unknown,
+        ),
+    ];
+    for (what, come, verdict) in cases {
+        let mut rig = at_home(Config::desktop());
+        for n in 1..=3 {
+            come(&mut rig, n);
+        }
+        rig.pass(secs(20));
+        assert_eq!(reachability(&rig), verdict, "{what}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use kinfolk_core::{Config, PeerAddress, PinnedPeer, Protocols, Role, ValidConfig};
 use libp2p::{
@@ -19,6 +19,7 @@ use crate::{
 pub struct NodeBuilder<A> {
     config: Config,
     place: Option<Place>,
+    http: Option<SocketAddr>,
     /// The presets' addresses were replaced by the application's.
     listens: bool,
     problems: Vec<String>,
@@ -42,6 +43,7 @@ impl NodeBuilder<NoBehaviour> {
         Self {
             config: Config::desktop(),
             place: None,
+            http: None,
             listens: false,
             problems: Vec::new(),
             app: Box::new(|_| dummy::Behaviour),
@@ -73,6 +75,7 @@ impl<A> NodeBuilder<A> {
     /// Takes all settings from here, the data folder included, in place of what was said so far.
     pub fn settings(mut self, settings: &Settings) -> Self {
         self.place = Some(Place::Disk(settings.host.clone()));
+        self.http = settings.host.http_listen;
         self.config(settings.config.clone())
     }
 
@@ -140,6 +143,13 @@ impl<A> NodeBuilder<A> {
         self
     }
 
+    /// Answers operators over HTTP there: `/health` (alive), `/ready` (of use), `/metrics` (for Prometheus); port 0 takes
+    /// any, which [`Running::http`] tells. Without it, nothing is counted for them. There is no password.
+    pub fn http(mut self, listen: SocketAddr) -> Self {
+        self.http = Some(listen);
+        self
+    }
+
     /// Changes settings that have no method of their own.
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -160,8 +170,8 @@ impl<A> NodeBuilder<A> {
         self,
         behaviour: impl FnOnce(&Keypair) -> B + Send + 'static,
     ) -> NodeBuilder<B> {
-        let Self { config, place, listens, problems, app: _ } = self;
-        NodeBuilder { config, place, listens, problems, app: Box::new(behaviour) }
+        let Self { config, place, http, listens, problems, app: _ } = self;
+        NodeBuilder { config, place, http, listens, problems, app: Box::new(behaviour) }
     }
 }
 
@@ -188,9 +198,11 @@ where
             problems.push("say where the node keeps its identity: `.data_dir(..)`, or `.ephemeral()`".to_owned());
         }
         match (config, self.place) {
-            (Some(config), Some(Place::Memory)) if problems.is_empty() => running::start(config, None, self.app).await,
+            (Some(config), Some(Place::Memory)) if problems.is_empty() => {
+                running::start(config, None, self.http, self.app).await
+            }
             (Some(config), Some(Place::Disk(host))) if problems.is_empty() => {
-                running::start(config, Some(host), self.app).await
+                running::start(config, Some(host), self.http, self.app).await
             }
             _ => Err(StartError::Settings(problems.join("; "))),
         }

@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    net::SocketAddr,
     ops::Deref,
     sync::{Mutex, PoisonError},
 };
@@ -28,6 +29,7 @@ pub struct Running<A: NetworkBehaviour> {
     handle: Handle<A>,
     peer: PeerId,
     warnings: Vec<String>,
+    http: Option<SocketAddr>,
     first_events: Mutex<Option<EventStream>>,
     app_events: Feed<A::ToSwarm>,
     runtime: runtime::Handle,
@@ -51,6 +53,7 @@ pub enum StartError {
 pub(crate) async fn start<A>(
     config: ValidConfig,
     host: Option<HostSettings>,
+    http: Option<SocketAddr>,
     app: Box<dyn FnOnce(&Keypair) -> A + Send>,
 ) -> Result<Running<A>, StartError>
 where
@@ -58,7 +61,7 @@ where
     A::ToSwarm: Send,
 {
     let place = host.map_or(Place::Memory, |host| Place::Folder(folder(host)));
-    let settings = NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place };
+    let settings = NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http };
     // Opens and writes files.
     let prepared = tokio::task::spawn_blocking(move || node::prepare(settings)).await;
     let prepared = prepared.map_err(|error| StartError::Failed(error.to_string()))??;
@@ -68,16 +71,16 @@ where
         tokio::spawn(task);
     };
     let network = Network::new(key, NetworkSettings::new(config, AGENT), spawn, app)?;
-    let (peer, warnings) = (prepared.identity.peer, prepared.warnings.clone());
+    let (peer, warnings, http) = (prepared.identity.peer, prepared.warnings.clone(), prepared.http());
     let (life, handle, app_events) = prepared.drive(network);
     // Before its life begins, so that nothing is missed.
     let first_events = Mutex::new(Some(handle.events()));
     let life = Some(tokio::spawn(life));
-    Ok(Running { handle, peer, warnings, first_events, app_events, runtime: runtime::Handle::current(), life })
+    Ok(Running { handle, peer, warnings, http, first_events, app_events, runtime: runtime::Handle::current(), life })
 }
 
 fn folder(host: HostSettings) -> Folder {
-    let HostSettings { data_dir, api_socket, log: _, trace } = host;
+    let HostSettings { data_dir, api_socket, http_listen: _, log: _, trace } = host;
     let trace = TraceLimits {
         segment_bytes: trace.segment.0,
         segments: trace.segments,
@@ -97,6 +100,11 @@ impl<A: NetworkBehaviour> Running<A> {
     /// peer store that was set aside.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Where operators are answered over HTTP, if they are: with the port that was taken for 0.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// The way to the node, to be cloned for other tasks.
@@ -160,7 +168,8 @@ impl From<node::StartError> for StartError {
             node::StartError::DataDir(_)
             | node::StartError::Identity(_)
             | node::StartError::Store(_)
-            | node::StartError::Api(_) => Self::Failed(text),
+            | node::StartError::Api(_)
+            | node::StartError::Operator(_) => Self::Failed(text),
         }
     }
 }
@@ -168,7 +177,7 @@ impl From<node::StartError> for StartError {
 impl From<NetworkError> for StartError {
     fn from(error: NetworkError) -> Self {
         match error {
-            NetworkError::Protocol(_) => Self::Settings(error.to_string()),
+            NetworkError::Protocol { .. } => Self::Settings(error.to_string()),
             NetworkError::Key(_) | NetworkError::Mdns(_) => Self::Failed(error.to_string()),
         }
     }

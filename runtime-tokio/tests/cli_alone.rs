@@ -25,6 +25,7 @@ fn help_is_there_for_everything() {
         "allow",
         "block",
         "why",
+        "doctor",
         "bootstrap add",
         "bootstrap remove",
         "bootstrap list",

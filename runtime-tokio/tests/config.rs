@@ -262,12 +262,12 @@ fn what_is_shown_is_a_settings_file_with_the_same_effect() {
     [protocols]
     identify = "/smith/id/1.0.0"  # follows from network
     kademlia = "/smith/kad/1.0.0"  # follows from network
+    punch = "/smith/punch/1.0.0"  # follows from network
 
     [api]
     socket = "~/.local/share/kinfolk/api.sock"  # follows from data_dir
 
-    [trace]
-    record = true
-    segment = "4MiB"
+    [http]
+    listen = "off"
     "#);
 }

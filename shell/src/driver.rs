@@ -31,6 +31,7 @@ use crate::{
     clock::{self, Clock},
     feed::{Feed, Feeder, feed},
     handle::{Call, Ends, Handle, MAX_OPEN, Request, Told, handle},
+    metrics::Metrics,
     snapshot::{self, Around},
     store::Store,
     trace::Recorder,
@@ -119,6 +120,8 @@ pub struct Setup {
     pub store: Option<Store>,
     /// Where to record.
     pub recorder: Option<Recorder>,
+    /// Whether to count for `Control::metrics`; without it, that costs nothing.
+    pub metrics: bool,
     /// What is to be done last, before `shutdown` returns.
     pub finish: BoxFuture<'static, ()>,
 }
@@ -138,6 +141,7 @@ pub struct Driver<W: World> {
     recorder: Option<Recorder>,
     finish: BoxFuture<'static, ()>,
     why: Why,
+    metrics: Option<Metrics>,
     asks: BTreeMap<RequestId, oneshot::Sender<Result<Answer, AskError>>>,
     next_request: u64,
     timer: Timer,
@@ -177,6 +181,8 @@ impl<W: World> Driver<W> {
     pub fn new(world: W, setup: Setup) -> (Self, Handle<W::App>, Feed<W::AppEvent>) {
         let (handle, ends) = handle();
         let (app, app_events) = feed(MAX_APP_EVENTS);
+        let config: &Config = &setup.started.config;
+        let metrics = setup.metrics.then(|| Metrics::new(&setup.agent, config.role, &config.network));
         let driver = Self {
             node: Node::new(),
             world,
@@ -191,6 +197,7 @@ impl<W: World> Driver<W> {
             recorder: setup.recorder,
             finish: setup.finish,
             why: Why::default(),
+            metrics,
             asks: BTreeMap::new(),
             next_request: 1,
             timer: Timer::default(),
@@ -283,7 +290,10 @@ impl<W: World> Driver<W> {
             self.input(clock::wall_clock());
         }
         let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.at <= now);
-        if is_due(self.node.next_deadline()) {
+        if let Some(deadline) = self.node.next_deadline().filter(|deadline| deadline.at <= now) {
+            if let Some(metrics) = &self.metrics {
+                metrics.woken(now.since(deadline.at));
+            }
             self.input(Event::Wake);
             if is_due(self.node.next_deadline()) {
                 self.counters.past_deadlines += 1;
@@ -325,6 +335,9 @@ impl<W: World> Driver<W> {
             }
             None => None,
         };
+        if let Some(metrics) = &mut self.metrics {
+            metrics.event(&event);
+        }
         self.node.handle(now, event);
         let mut out = vec![];
         let mut answers = vec![];
@@ -332,6 +345,9 @@ impl<W: World> Driver<W> {
             self.counters.commands += 1;
             tracing::debug!(command = %command.id, peer = ?command.peer(), action = %command.action, because = %command.reason, "command");
             self.why.note(now, clock::unix_secs(), &command);
+            if let Some(metrics) = &mut self.metrics {
+                metrics.command(&command);
+            }
             self.world.execute(&command);
             self.carry_out(&command, &mut answers);
             if recorded.is_some() {
@@ -436,6 +452,11 @@ impl<W: World> Driver<W> {
                 if let Some(status) = self.status(now) {
                     let _ = reply.send(Box::new(status));
                 }
+            }
+            Request::Metrics { reply } => {
+                let uptime = now.since(Time::ZERO);
+                let tell = |metrics: &Metrics| metrics.tell(self.node.view().as_ref(), uptime, &self.count());
+                let _ = reply.send(self.metrics.as_ref().map(tell));
             }
             Request::Peers { reply } => {
                 let _ = reply.send(self.peers(now));

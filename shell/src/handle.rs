@@ -246,6 +246,15 @@ impl Control {
         self.wait(|reply| Request::Status { reply }).await.map(|status| *status)
     }
 
+    /// Figures in the text form of OpenMetrics, without its last line. `None`: this node does not count
+    /// (`Setup::metrics`). Costs the driver a walk through all peers.
+    ///
+    /// # Errors
+    /// When the node is gone.
+    pub async fn metrics(&self) -> Result<Option<String>, NodeGone> {
+        self.wait(|reply| Request::Metrics { reply }).await
+    }
+
     /// All peers, by id.
     ///
     /// # Errors
@@ -363,6 +372,7 @@ pub(crate) enum Request {
     Configure { config: Box<ValidConfig>, reply: oneshot::Sender<()> },
     Snapshot { reply: oneshot::Sender<Box<Snapshot>> },
     Status { reply: oneshot::Sender<Box<Status>> },
+    Metrics { reply: oneshot::Sender<Option<String>> },
     Peers { reply: oneshot::Sender<Vec<Peer>> },
     Peer { peer: PeerId, reply: oneshot::Sender<Option<Peer>> },
     Why { peer: Option<PeerId>, reply: oneshot::Sender<Vec<WhyEntry>> },

@@ -13,6 +13,7 @@ pub mod feed;
 pub mod handle;
 pub mod identity;
 pub mod interfaces;
+mod metrics;
 pub mod network;
 pub mod node;
 mod port_mapping;

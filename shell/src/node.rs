@@ -5,16 +5,25 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, channel::oneshot, future::select, stream};
+use futures::{
+    FutureExt, StreamExt,
+    channel::oneshot,
+    future::{OptionFuture, join, select},
+    stream,
+};
 use futures_timer::Delay;
 use kinfolk_core::{Interfaces, PeerId, Started, StoredPeer, ValidConfig};
 
 use crate::{
-    api::server::{Api, ApiError, SOCKET},
+    api::{
+        operator::{Operator, OperatorError},
+        server::{Api, ApiError, SOCKET},
+    },
     clock::{self, Clock},
     data_dir::{DataDir, DataDirError},
     driver::{Driver, Setup, World},
@@ -38,6 +47,8 @@ pub struct NodeSettings {
     pub agent: String,
     /// Where it keeps what it must not forget.
     pub place: Place,
+    /// Where to answer operators over HTTP ([`crate::api::operator`]); port 0 for any. `None`: nowhere.
+    pub http: Option<SocketAddr>,
 }
 
 /// Where a node keeps what it must not forget.
@@ -75,6 +86,9 @@ pub enum StartError {
     /// The local API.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The operators' HTTP.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
 }
 
 /// A node that is ready to be joined with its world.
@@ -88,6 +102,7 @@ pub struct Prepared {
     agent: String,
     interfaces: Interfaces,
     on_disk: Option<OnDisk>,
+    operator: Option<Operator>,
 }
 
 #[derive(Debug)]
@@ -112,13 +127,15 @@ impl Folder {
 /// # Errors
 /// When another node has the folder, or a file in it can't be used. Nothing is lost or half-written then.
 pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
-    let NodeSettings { config, agent, place } = settings;
+    let NodeSettings { config, agent, place, http } = settings;
     let interfaces = interfaces::read();
     let Place::Folder(folder) = place else {
+        let operator = http.map(Operator::listen).transpose()?;
         let identity = Identity::generate();
-        return Ok(Prepared { identity, warnings: vec![], config, agent, interfaces, on_disk: None });
+        return Ok(Prepared { identity, warnings: vec![], config, agent, interfaces, on_disk: None, operator });
     };
     let data_dir = DataDir::open(folder.path)?;
+    let operator = http.map(Operator::listen).transpose()?;
     let path = data_dir.path();
     let identity = Identity::load_or_create(path)?;
     let opened = Store::open(path, clock::unix_secs())?;
@@ -129,7 +146,7 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
         tracing::warn!("{warning}");
     }
     let on_disk = Some(OnDisk { store: opened.store, peers: opened.peers, recorder, api, data_dir });
-    Ok(Prepared { identity, warnings, config, agent, interfaces, on_disk })
+    Ok(Prepared { identity, warnings, config, agent, interfaces, on_disk, operator })
 }
 
 /// A node that can't record still is a node.
@@ -148,6 +165,11 @@ impl Prepared {
     /// The local API's socket, if there is one.
     pub fn api_socket(&self) -> Option<&Path> {
         self.on_disk.as_ref().map(|on_disk| on_disk.api.path())
+    }
+
+    /// Where it answers operators over HTTP, if it does.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.operator.as_ref().map(Operator::address)
     }
 
     /// Joins it with its world: the node's life, which is to be spawned, the way to it, and what the application's
@@ -172,6 +194,8 @@ impl Prepared {
         };
         let remembered = stream::iter(store::frames(peers));
         let (stop, stopped) = oneshot::channel::<()>();
+        // Either end of it means to stop.
+        let stopped = stopped.map(|_| ()).shared();
         let (ended, end) = oneshot::channel::<()>();
         let setup = Setup {
             started,
@@ -181,6 +205,7 @@ impl Prepared {
             inputs: remembered.chain(interfaces::changes(self.interfaces)).boxed(),
             store,
             recorder,
+            metrics: self.operator.is_some(),
             finish: async move {
                 drop(stop);
                 // An error means that it has ended as well.
@@ -192,15 +217,12 @@ impl Prepared {
         let (driver, handle, app_events) = Driver::new(world, setup);
         let control = handle.control().clone();
         let life = async move {
-            match api {
-                Some(api) => {
-                    tokio::spawn(async move {
-                        api.serve(control, stopped.map(|_| ())).await;
-                        drop(ended);
-                    });
-                }
-                None => drop(ended),
-            }
+            let api = api.map(|api| api.serve(control.clone(), stopped.clone()));
+            let operator = self.operator.map(|operator| operator.serve(control, stopped));
+            tokio::spawn(async move {
+                join(OptionFuture::from(api), OptionFuture::from(operator)).await;
+                drop(ended);
+            });
             driver.run().await;
         };
         (life, handle, app_events)

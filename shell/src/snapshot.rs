@@ -4,10 +4,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use kinfolk_core::{
     Config, Time, View,
-    view::{AddressView, BootstrapView, ConnectionView, NodeView, PeerView},
+    view::{
+        AddressView, BootstrapView, CandidateView, ConnectionView, MappingView, NodeView, PeerView, PortMappingView,
+        PunchingView, RelayView, ServiceView,
+    },
 };
 
-use crate::api::types::{Bootstrap, Connection, KnownAddress, Peer, Status, TraceStatus};
+use crate::api::types::{
+    Bootstrap, Connection, Family, KnownAddress, OwnAddress, Peer, PortBehaviour, PortMapping, Punching, Relay,
+    Services, Status, TraceStatus,
+};
 
 /// What a status tells beside the core's view.
 #[derive(Clone, Debug)]
@@ -40,6 +46,15 @@ pub(crate) fn status(view: &View<'_>, around: Around<'_>) -> Status {
         listening: addresses(node.listening),
         advertised: addresses(node.advertised),
         candidates: node.candidates.iter().filter(|own| !own.advertised).map(|own| own.address.clone()).collect(),
+        own_addresses: node.candidates.iter().map(own_address).collect(),
+        mappings: node.mappings.iter().map(port_behaviour).collect(),
+        nat: node.nat,
+        nat_text: node.nat.map(|finding| finding.to_string()),
+        gateway: node.gateway,
+        port_mappings: node.port_mappings.iter().map(port_mapping).collect(),
+        relays: node.relays.iter().map(|seen| relay(now, seen)).collect(),
+        relays_wanted: node.relays_wanted,
+        services: services(node.services),
         kademlia: around.config.kademlia,
         kademlia_server: node.kademlia_server,
         routing_table: node.routing_table,
@@ -75,6 +90,8 @@ pub(crate) fn peer(now: Time, seen: PeerView<'_>) -> Peer {
         sync_position: seen.sync_position,
         pending_requests: seen.pending_requests,
         next_dial_in_s: seen.next_dial.map(|at| wait(now, at)),
+        punching: seen.punching.as_ref().map(|seen| punching(now, seen)),
+        served: seen.served,
         connections: connections.into_iter().map(|one| connection(now, one)).collect(),
         addresses: seen.addresses.iter().map(|known| address(now, known)).collect(),
     }
@@ -88,7 +105,58 @@ fn connection(now: Time, seen: &ConnectionView<'_>) -> Connection {
         address: seen.address.clone(),
         age_s: age(now, seen.since),
         rtt_us: seen.rtt.map(micros),
+        limit: seen.limit.map(Into::into),
     }
+}
+
+fn punching(now: Time, seen: &PunchingView) -> Punching {
+    Punching {
+        trying: seen.trying,
+        attempts: seen.attempts,
+        last_error: seen.last_error.as_ref().map(ToString::to_string),
+        next_in_s: seen.next.map(|at| wait(now, at)),
+        impasse: seen.impasse,
+        impasse_text: seen.impasse.map(|impasse| impasse.to_string()),
+    }
+}
+
+fn own_address(seen: &CandidateView<'_>) -> OwnAddress {
+    OwnAddress {
+        address: seen.address.clone(),
+        advertised: seen.advertised,
+        observers: seen.observers,
+        proofs: seen.proofs,
+        confidence: seen.confidence,
+        mapped: seen.mapped,
+    }
+}
+
+fn port_behaviour(seen: &MappingView) -> PortBehaviour {
+    PortBehaviour {
+        family: if seen.ipv6 { Family::Ipv6 } else { Family::Ipv4 },
+        transport: seen.transport,
+        mapping: seen.mapping,
+        mapping_text: seen.mapping.to_string(),
+    }
+}
+
+fn port_mapping(seen: &PortMappingView<'_>) -> PortMapping {
+    PortMapping { transport: seen.transport, external: seen.external.cloned() }
+}
+
+fn relay(now: Time, seen: &RelayView) -> Relay {
+    Relay {
+        relay: seen.relay,
+        held_for_s: seen.held_since.map(|since| age(now, since)),
+        rtt_us: seen.rtt.map(micros),
+        limit: seen.limit.map(Into::into),
+        last_error: seen.last_error.as_ref().map(ToString::to_string),
+        retry_in_s: seen.retry_at.map(|at| wait(now, at)),
+    }
+}
+
+fn services(seen: ServiceView) -> Services {
+    Services { relay: seen.relay, probes: seen.probes, reservations: seen.reservations, circuits: seen.circuits }
 }
 
 fn address(now: Time, known: &AddressView<'_>) -> KnownAddress {
@@ -123,4 +191,64 @@ fn wait(now: Time, at: Time) -> u64 {
 
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use kinfolk_core::{CircuitLimit, Impasse, Mapping, PeerId, PunchError, ReserveError, Transport};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ways_through_nats_leave_the_driver_with_words_and_waits() {
+        let now = Time::from_secs(100);
+        let seen = PunchingView {
+            trying: false,
+            attempts: 3,
+            last_error: Some(PunchError::TimedOut),
+            next: Some(Time::from_secs(220)),
+            impasse: Some(Impasse::BothPerDestination),
+        };
+        assert_eq!(
+            serde_json::to_value(punching(now, &seen)).unwrap(),
+            json!({ "trying": false, "attempts": 3, "last_error": "it took too long", "next_in_s": 120,
+                "impasse": "both_per_destination",
+                "impasse_text": "your NAT gives each destination another port, and so does theirs" })
+        );
+        let who: PeerId = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA".parse().unwrap();
+        let limit = CircuitLimit { duration: Some(Duration::from_secs(120)), bytes: None };
+        let held = RelayView {
+            relay: who,
+            held_since: Some(Time::from_secs(40)),
+            rtt: Some(Duration::from_millis(23)),
+            limit: Some(limit),
+            last_error: None,
+            retry_at: None,
+        };
+        assert_eq!(
+            serde_json::to_value(relay(now, &held)).unwrap(),
+            json!({ "relay": who, "held_for_s": 60, "rtt_us": 23_000,
+                "limit": { "duration_s": 120, "bytes": null }, "last_error": null, "retry_in_s": null })
+        );
+        let full = RelayView {
+            held_since: None,
+            rtt: None,
+            limit: None,
+            last_error: Some(ReserveError::Full),
+            retry_at: Some(Time::from_secs(101) + Duration::from_millis(500)),
+            ..held
+        };
+        assert_eq!(
+            serde_json::to_value(relay(now, &full)).unwrap(),
+            json!({ "relay": who, "held_for_s": null, "rtt_us": null, "limit": null,
+                "last_error": "the relay is full", "retry_in_s": 2 })
+        );
+        let nat = MappingView { ipv6: true, transport: Transport::Quic, mapping: Mapping::PerDestination };
+        assert_eq!(
+            serde_json::to_value(port_behaviour(&nat)).unwrap(),
+            json!({ "family": "ipv6", "transport": "quic", "mapping": "per_destination",
+                "mapping_text": "another port for each destination" })
+        );
+    }
 }

@@ -17,11 +17,17 @@
 //! ```
 
 pub mod bless;
+pub mod check;
+pub mod engine;
+pub mod internet;
 pub mod record;
 pub mod redact;
 pub mod replay;
+pub mod run;
+pub mod scenario;
 pub mod show;
 pub mod stat;
+pub mod swarm;
 pub mod trace;
 pub mod words;
 

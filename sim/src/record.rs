@@ -49,6 +49,18 @@ impl Recording {
         (recording, commands)
     }
 
+    /// A trace without anything in it yet, of a node that is about to be told this.
+    pub(crate) fn empty(started: &Started) -> Self {
+        let header = Header::new(started.local, 1, SegmentReason::Start, Time::ZERO, started.unix_time);
+        let lines = vec![Line::Header(Box::new(header.clone()))];
+        Self { node: Node::new(), header, now: Time::ZERO, lines }
+    }
+
+    /// Tells the node something, wakes included: its deadlines are somebody else's care.
+    pub(crate) fn tell_only(&mut self, t: Time, event: Event) -> Vec<Command> {
+        self.feed(t, event)
+    }
+
     /// Tells the node something; it is woken before at each deadline that lies before `t`, as a shell would. What it
     /// commands is returned, that of the wakes included.
     ///

@@ -17,6 +17,7 @@ mod nats_are_what_they_say;
 mod networks_change_under_nodes;
 mod relays_come_and_go;
 mod ten_nodes_join_at_once;
+mod the_doctor_tells_what_a_network_allows;
 mod the_first_node_waits_alone;
 mod the_lab_is_what_it_says;
 mod two_lans_meet_through_a_server;

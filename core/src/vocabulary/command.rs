@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Something the core wants done, or said.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Command {
     /// Its number; answers name it.
@@ -21,7 +21,7 @@ pub struct Command {
 }
 
 /// What can be commanded.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Action {
     /// Dial, all addresses as one dial with one winner. Answered by `Event::Connected` with this id, or
@@ -246,7 +246,7 @@ pub enum PunchWire {
 }
 
 /// What the hash table is asked, or told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Query {
     /// Who is near this peer's id.
@@ -280,7 +280,7 @@ pub enum Query {
 }
 
 /// How a request went.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Answer {
     /// A connection to this peer stands.
@@ -299,7 +299,7 @@ pub enum Answer {
 }
 
 /// Why a request was not granted.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum AskError {
     /// The peer is this node itself.

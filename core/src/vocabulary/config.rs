@@ -55,7 +55,7 @@ pub enum Service {
 }
 
 /// Everything that can be set. The fields' docs give default, unit and what a larger value costs.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Config {
     /// What the node is for.
@@ -85,7 +85,7 @@ pub struct Config {
 }
 
 /// Protocol names.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Protocols {
     /// `/elohim/id/1.0.0`: what identify calls the protocol version.
@@ -97,7 +97,7 @@ pub struct Protocols {
 }
 
 /// A peer that is never given up.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PinnedPeer {
     /// Who.
@@ -107,7 +107,7 @@ pub struct PinnedPeer {
 }
 
 /// Settings of `PeerLifecycle`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct LifecycleConfig {
     /// Peers in the table; default 1 024 (server 20 000). Each costs at most 4 KiB with all its addresses full, about
@@ -161,7 +161,7 @@ pub struct LifecycleConfig {
 }
 
 /// Settings of `NatPolicy`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct NatConfig {
     /// Addresses that the operator vouches for (1:1 NAT, port forwarding). Default: none.
@@ -217,7 +217,7 @@ pub struct NatConfig {
 }
 
 /// What a node gives others when it relays. Fixed at the start.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct RelayLimits {
     /// Reservations at once; default 32 (server 256). Each needs a connection: keep it below `lifecycle.high_water`.
@@ -239,7 +239,7 @@ pub struct RelayLimits {
 }
 
 /// Settings of `BootstrapPlanner`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct BootstrapConfig {
     /// Without any connection for this long, the node is isolated; default 10 s.
@@ -267,7 +267,7 @@ pub struct BootstrapConfig {
 }
 
 /// What is wrong with a setting.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ConfigError {
     /// Which: `lifecycle.high_water`.
     pub field: String,
@@ -276,7 +276,7 @@ pub struct ConfigError {
 }
 
 /// A `Config` that was checked.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),

@@ -10,7 +10,7 @@ use super::{
 /// 64 protocols; how much was cut is in the event), so the work for one event is bounded.
 ///
 /// Any event may come at any time: late, twice, or about things long gone. That is ordinary input.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Event {
     /// Nothing but the time: what is due gets done.
@@ -352,7 +352,7 @@ pub enum Event {
 }
 
 /// What a node knows when it starts.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Started {
     /// The settings.
@@ -368,7 +368,7 @@ pub struct Started {
 }
 
 /// This machine's place in the networks.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Interfaces {
     /// Own addresses, each with the size of its network.
@@ -407,7 +407,7 @@ impl Prefix {
 }
 
 /// A peer as the store remembers it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StoredPeer {
     /// Who.
@@ -424,7 +424,7 @@ pub struct StoredPeer {
 }
 
 /// An address as the store remembers it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StoredAddress {
     /// Where.
@@ -510,7 +510,7 @@ pub enum Asker {
 }
 
 /// Why a connection ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum CloseCause {
     /// We closed it.
@@ -524,7 +524,7 @@ pub enum CloseCause {
 }
 
 /// Why a dial, or a knock from outside, came to nothing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum DialError {
     /// Somebody is there and said no: the port is closed.
@@ -556,7 +556,7 @@ pub enum DialError {
 }
 
 /// Why a ping did not come back.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum PingError {
     /// No answer in time.
@@ -568,7 +568,7 @@ pub enum PingError {
 }
 
 /// Why there is no listener.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum ListenError {
     /// Another program has the port.
@@ -586,7 +586,7 @@ pub enum ListenError {
 }
 
 /// Why the shell did not do what it was told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Refusal {
     /// What the command names is gone.
@@ -602,7 +602,7 @@ pub enum Refusal {
 }
 
 /// What a peer says of itself.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Identity {
     /// `/elohim/id/1.0.0`.
@@ -620,7 +620,7 @@ pub struct Identity {
 }
 
 /// What a user or the application may ask for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Ask {
     /// Connect there. Without an address the peer is looked for; without a peer, whoever answers is taken. Remembered

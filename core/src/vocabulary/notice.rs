@@ -7,7 +7,7 @@ use super::{
 };
 
 /// What the application and the user are told. The shell's stream of events is made of these.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Notice {
     /// A peer that was not known is known now.

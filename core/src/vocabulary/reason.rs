@@ -3,7 +3,7 @@ use core::{fmt, time::Duration};
 use super::{Address, ConnectionId, DialError, PeerId, Source};
 
 /// Why something is commanded. Its text completes "…, because ".
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Reason {
     /// A user or the application asked.

@@ -44,7 +44,7 @@ pub enum PunchRole {
 }
 
 /// What a probe of one of our addresses has shown.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum ProbeVerdict {
     /// The server's nonce came in there: proven.
@@ -66,7 +66,7 @@ pub enum ProbeVerdict {
 }
 
 /// Why a relay keeps no place for us.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum ReserveError {
     /// The relay has no place left.
@@ -88,7 +88,7 @@ pub enum ReserveError {
 }
 
 /// Why a try to get a direct connection came to nothing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum PunchError {
     /// The peer does not speak the protocol.

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -85,6 +85,12 @@ pub(crate) struct Start {
     /// An address of this node that you vouch for; several times for several addresses
     #[arg(long, value_name = "MULTIADDR")]
     external: Vec<String>,
+    /// Ask this relay first; several times for several relays. It needs its peer id at the end
+    #[arg(long, value_name = "MULTIADDR")]
+    relay: Vec<String>,
+    /// Answer /health, /ready and /metrics over HTTP there, such as 127.0.0.1:9090
+    #[arg(long, value_name = "IP:PORT")]
+    http: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -152,6 +158,14 @@ pub(crate) enum Command {
         /// Whom; without one, what is about no peer
         #[arg(value_name = "PEER")]
         peer: Option<String>,
+    },
+    /// What this machine's network allows, and what to do about it; works without a running node, too
+    Doctor {
+        /// Look no longer than this
+        #[arg(long, value_name = "TIME", default_value = "20s", value_parser = look_for)]
+        timeout: Duration,
+        #[command(flatten)]
+        start: Start,
     },
     /// Who is asked first
     #[command(subcommand)]
@@ -241,6 +255,12 @@ impl Common {
     }
 }
 
+/// At least a second, at most an hour.
+fn look_for(text: &str) -> Result<Duration, String> {
+    let span = kinfolk::config::span(text).map_err(|_| "write a span of time with its unit, such as 20s or 1m")?;
+    if (1..=3_600).contains(&span.as_secs()) { Ok(span) } else { Err("must be 1s to 1h".to_owned()) }
+}
+
 fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as lifecycle.high_water=100")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
@@ -269,6 +289,8 @@ impl Start {
             one("--kademlia-name", "protocols.kademlia", &self.kademlia_name),
             one("--identify-name", "protocols.identify", &self.identify_name),
             list("--external", "nat.external", &self.external),
+            list("--relay", "nat.relays", &self.relay),
+            one("--http", "http.listen", &self.http),
         ]
         .into_iter()
         .flatten()

@@ -7,7 +7,7 @@ use kinfolk_core::{PeerAddress, PeerId};
 use kinfolk_shell::{
     api::{
         client::{Client, ClientError},
-        types::{Bootstrap, Id, Outcome, Peers, Why},
+        types::{Bootstrap, Id, Outcome, Peers, ProblemKind, Why},
     },
     identity::Identity,
 };
@@ -88,7 +88,19 @@ pub(super) async fn why(node: &Node, name: Option<&str>, out: Out) -> Result<(),
         None => None,
     };
     let why = Why { entries: node.answer(client.why(peer).await)? };
-    out.either(&why, || render::why(&why.entries, clock::day_and_time))
+    if out.json {
+        return out.object(&why);
+    }
+    let now = match peer {
+        Some(peer) => match client.peer(peer).await {
+            Ok(peer) => Some(render::situation(&peer)),
+            // Its reasons are kept longer than the peer.
+            Err(ClientError::Problem(problem)) if problem.kind == ProblemKind::UnknownPeer => None,
+            Err(error) => return node.answer(Err(error)),
+        },
+        None => None,
+    };
+    out.line(&render::why(&why.entries, now.as_deref(), clock::day_and_time))
 }
 
 pub(super) async fn connect(node: &Node, to: &str, out: Out) -> Result<(), Failure> {

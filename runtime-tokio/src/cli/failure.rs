@@ -25,6 +25,8 @@ pub(crate) enum Exit {
 pub(crate) enum Failure {
     /// To be told to the user.
     Said(Said),
+    /// There is a problem, which was told with everything else that was found.
+    Found,
     /// Whoever read our output has gone: `kinfolk peers | head -1`. Nothing to tell, and nobody to tell it to.
     PipeClosed,
 }
@@ -57,6 +59,7 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         match self {
             Self::PipeClosed => ExitCode::SUCCESS,
+            Self::Found => ExitCode::from(Exit::Failed as u8),
             Self::Said(said) => {
                 let text = if json {
                     serde_json::to_string(said).unwrap_or_else(|_| said.detail.clone())

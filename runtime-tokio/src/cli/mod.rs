@@ -3,6 +3,7 @@
 mod args;
 mod asking;
 mod clock;
+mod doctor;
 mod failure;
 mod node;
 mod out;
@@ -12,7 +13,7 @@ mod settings;
 mod up;
 mod watch;
 
-use std::{ffi::OsString, io, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode, time::Duration};
 
 use clap::CommandFactory;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -61,6 +62,7 @@ fn execute(cli: Cli, out: Out) -> Result<(), Failure> {
         None => start(common, &cli.start, out),
         Some(Command::Up(flags)) => start(common, &flags, out),
         Some(Command::Config(command)) => settings::command(common, &command, out),
+        Some(Command::Doctor { timeout, start }) => examine(common, &start, timeout, out),
         Some(Command::Completions { shell }) => completions(shell),
         Some(command) => {
             let settings = settings::load(common, &Start::default())?;
@@ -76,6 +78,13 @@ fn start(common: &Common, flags: &Start, out: Out) -> Result<(), Failure> {
     log(&settings.host.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(up::up(settings, out))
+}
+
+fn examine(common: &Common, flags: &Start, timeout: Duration, out: Out) -> Result<(), Failure> {
+    let settings = settings::load(common, flags)?;
+    log(&settings.host.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(Failure::failed)?.block_on(doctor::doctor(settings, timeout, out))
 }
 
 async fn ask(node: &Node, command: Command, out: Out) -> Result<(), Failure> {
@@ -101,7 +110,7 @@ async fn ask(node: &Node, command: Command, out: Out) -> Result<(), Failure> {
         Command::Trace(Trace::Start) => asking::trace(node, true, out).await,
         Command::Trace(Trace::Stop) => asking::trace(node, false, out).await,
         Command::Trace(Trace::Export { file, force }) => asking::export(node, &file, force, out).await,
-        Command::Up(_) | Command::Config(_) | Command::Completions { .. } => Ok(()),
+        Command::Up(_) | Command::Config(_) | Command::Doctor { .. } | Command::Completions { .. } => Ok(()),
     }
 }
 

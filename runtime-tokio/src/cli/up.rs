@@ -93,11 +93,14 @@ fn greet(running: &Running<NoBehaviour>, settings: &Settings, out: Out) -> Resul
             "role": config.role,
             "data_dir": folder.to_string(),
             "api_socket": settings.host.api_socket.display().to_string(),
+            "http": running.http().map(|address| address.to_string()),
             "pid": std::process::id(),
         });
         return say(out, "started", "the node has started", detail);
     }
-    out.line(&format!("{}, network {}, data in {folder}\npeer id {peer}", kinfolk::AGENT, config.network))
+    let http = running.http().map(|address| format!("\nfor operators: http://{address}/metrics, /health, /ready"));
+    let first = format!("{}, network {}, data in {folder}\npeer id {peer}", kinfolk::AGENT, config.network);
+    out.line(&format!("{first}{}", http.unwrap_or_default()))
 }
 
 /// What the user should know about this start.

@@ -3,7 +3,7 @@
 //! Files, environment and flags are read by it, unknown names are compared with it, `config show` walks it, and a test
 //! holds `config.example.toml` against it.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use kinfolk_core::{Config, Role};
 
@@ -18,6 +18,7 @@ pub(super) struct Draft {
     pub(super) core: Config,
     pub(super) data_dir: PathBuf,
     pub(super) api_socket: PathBuf,
+    pub(super) http_listen: Option<SocketAddr>,
     pub(super) log: String,
     pub(super) trace: TraceSettings,
 }
@@ -28,6 +29,7 @@ impl Draft {
             core: Config::of(role),
             data_dir: PathBuf::new(),
             api_socket: PathBuf::new(),
+            http_listen: None,
             log: "off".to_owned(),
             trace: TraceSettings::default(),
         }
@@ -86,6 +88,7 @@ pub(super) static KEYS: &[Key] = keys! {
     "protocols.kademlia" => core.protocols.kademlia;
     "protocols.punch" => core.protocols.punch;
     "api.socket" => api_socket;
+    "http.listen" => http_listen;
     "trace.record" => trace.record;
     "trace.segment" => trace.segment;
     "trace.segments" => trace.segments;

@@ -15,13 +15,14 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use kinfolk_core::{Config, ConfigError, Protocols, Role, ValidConfig};
 use kinfolk_shell::api::server::SOCKET;
 
-pub use self::value::{Bytes, peer_address};
+pub use self::value::{Bytes, peer_address, span};
 use self::{
     keys::{Draft, KEYS, Key, nearest_key, nearest_variable},
     value::{Raw, Wrong},
@@ -73,6 +74,8 @@ pub struct HostSettings {
     pub data_dir: PathBuf,
     /// The local API's Unix socket. Default: `api.sock` in the data folder.
     pub api_socket: PathBuf,
+    /// Where operators are answered over HTTP: `/health`, `/ready`, `/metrics`. Default: nowhere.
+    pub http_listen: Option<SocketAddr>,
     /// Which log lines are written, in `tracing`'s syntax. Default: `off`.
     pub log: String,
     /// How much is recorded.
@@ -208,6 +211,7 @@ impl Settings {
                 let host = HostSettings {
                     data_dir: draft.data_dir.clone(),
                     api_socket: draft.api_socket.clone(),
+                    http_listen: draft.http_listen,
                     log: draft.log.clone(),
                     trace: draft.trace,
                 };
@@ -387,7 +391,7 @@ impl HostSettings {
     pub fn in_folder(data_dir: impl Into<PathBuf>) -> Self {
         let data_dir = data_dir.into();
         let api_socket = data_dir.join(SOCKET);
-        Self { data_dir, api_socket, log: "off".to_owned(), trace: TraceSettings::default() }
+        Self { data_dir, api_socket, http_listen: None, log: "off".to_owned(), trace: TraceSettings::default() }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A setting arrives either typed (TOML) or as plain text (environment, flags); both go through [`Setting::read`], so
 //! they are held to the same rules and complain in the same words.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kinfolk_core::{Address, KademliaMode, PeerAddress, PinnedPeer, Role, Service};
 use kinfolk_shell::network::ids::parse_address;
@@ -164,6 +164,22 @@ impl Setting for PathBuf {
 
     fn show(&self) -> toml::Value {
         self.to_string_lossy().into_owned().into()
+    }
+}
+
+/// Where to listen, or `off`.
+impl Setting for Option<SocketAddr> {
+    fn read(raw: &Raw) -> Result<Self, Wrong> {
+        let what = "an IP address with a port in quotes, such as \"127.0.0.1:9090\" or \"[::1]:9090\", or \"off\"";
+        match raw.text().map(str::trim) {
+            Some("off") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| Wrong::expected(what, raw)),
+            None => Err(Wrong::expected(what, raw)),
+        }
+    }
+
+    fn show(&self) -> toml::Value {
+        self.map_or_else(|| "off".to_owned(), |address| address.to_string()).into()
     }
 }
 
@@ -377,6 +393,14 @@ fn pinned(text: &str) -> Result<PeerAddress, String> {
         return Err(format!("'{}' needs to say whom it means: …/p2p/12D3KooW…", shortened(text)));
     }
     Ok(parsed)
+}
+
+/// Reads a span of time: `"20s"`, `"1h30m"`.
+///
+/// # Errors
+/// What would be right, in words.
+pub fn span(text: &str) -> Result<Duration, String> {
+    Duration::read(&Raw::Text(text.to_owned())).map_err(|wrong| wrong.problem)
 }
 
 /// Reads a multiaddr, with or without a peer id at its end.

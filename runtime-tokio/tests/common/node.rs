@@ -1,6 +1,7 @@
 //! A node in a process of its own, on this machine only.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Lines},
     process::{Child, ChildStdout, Stdio},
 };
@@ -32,6 +33,11 @@ impl UpNode {
     pub(crate) fn unready(home: &Home, more: &[&str]) -> Self {
         let mut arguments = vec!["up", "--json", "--listen", "/ip4/127.0.0.1/tcp/0", "--no-mdns"];
         arguments.extend(more);
+        Self::run(home, &arguments)
+    }
+
+    /// Starts it with these arguments alone.
+    pub(crate) fn run<S: AsRef<OsStr>>(home: &Home, arguments: &[S]) -> Self {
         let mut child = home.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines, peer: String::new(), address: String::new() }

@@ -7,7 +7,11 @@
 //! $ curl --unix-socket ~/.local/share/kinfolk/api.sock http://kinfolk/v1/status
 //! $ curl --unix-socket … -d '{"address":"/ip4/192.0.2.1/tcp/4001"}' http://kinfolk/v1/connect
 //! ```
+//!
+//! What operators need (health, readiness, metrics) is on TCP, where a setting says so: [`operator`].
 
 pub mod client;
+mod limited;
+pub mod operator;
 pub mod server;
 pub mod types;

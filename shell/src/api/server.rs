@@ -5,9 +5,6 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
 };
 
 use axum::{
@@ -17,20 +14,18 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
-    serve::Listener,
 };
 use futures::StreamExt;
 use kinfolk_core::{Ask, PeerAddress, PeerId, Scope};
 use serde::de::DeserializeOwned;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::UnixListener;
 
-use super::types::{
-    AddressBody, EventLine, ExportBody, Id, Outcome, PeerBody, Peers, Problem, ProblemKind, Snapshot, Status, Why,
-    parse_target,
+use super::{
+    limited::{Limited, Limits},
+    types::{
+        AddressBody, EventLine, ExportBody, Id, Outcome, PeerBody, Peers, Problem, ProblemKind, Snapshot, Status, Why,
+        parse_target,
+    },
 };
 use crate::{
     clock,
@@ -154,7 +149,7 @@ impl Api {
     /// Serves until `stop`, and then until what is being answered is answered.
     pub async fn serve(self, node: Control, stop: impl Future<Output = ()> + Send + 'static) {
         let Self { listener, file } = self;
-        let listener = Limited { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+        let listener = Limited::new(listener, Limits { connections: MAX_CONNECTIONS, time: None, bytes: None });
         // The file goes while the socket still listens: afterwards the name may be another node's.
         let stop = async move {
             stop.await;
@@ -403,58 +398,5 @@ impl From<TraceError> for Problem {
             TraceError::Failed(text) => Self::new(ProblemKind::Internal, text),
             TraceError::Gone(gone) => gone.into(),
         }
-    }
-}
-
-/// A listener with a bounded number of connections.
-struct Limited {
-    listener: UnixListener,
-    places: Arc<Semaphore>,
-}
-
-impl Listener for Limited {
-    type Io = Placed;
-    type Addr = tokio::net::unix::SocketAddr;
-
-    async fn accept(&mut self) -> (Placed, Self::Addr) {
-        let place = loop {
-            // It is never closed, so this happens once.
-            if let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
-                break place;
-            }
-        };
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Placed { stream, _place: place }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection with its place.
-struct Placed {
-    stream: UnixStream,
-    /// Given back with the connection's end.
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Placed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Placed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

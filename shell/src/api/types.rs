@@ -6,8 +6,9 @@
 //! Peer ids are base58 text, addresses are multiaddrs. A field that is not known is `null`, a list is never `null`.
 
 use kinfolk_core::{
-    Address, AskError, Direction, Health, KademliaMode, Notice, PeerAddress, PeerId, Reachability, Role, Source,
-    Transport, view::State,
+    Address, AskError, Audience, Direction, Health, Impasse, KademliaMode, Mapping, NatFinding, Notice, PeerAddress,
+    PeerId, Reachability, Role, Source, Transport,
+    view::{GatewayView, State},
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,31 @@ pub struct Status {
     pub advertised: Vec<Address>,
     /// Where others see us, without proof.
     pub candidates: Vec<Address>,
+    /// Own addresses that may be on the internet, proven or not, and how sure that is.
+    #[serde(default)]
+    pub own_addresses: Vec<OwnAddress>,
+    /// What the NAT does with ports, for each family and transport that is listened on.
+    #[serde(default)]
+    pub mappings: Vec<PortBehaviour>,
+    /// What kind of router stands in between, where it can be told: `carrier_grade`, `router_behind_carrier_grade`,
+    /// `double_nat` or `no_mapping_given`.
+    pub nat: Option<NatFinding>,
+    /// The same in words.
+    pub nat_text: Option<String>,
+    /// What the home router speaks. `null`: not known, or not asked.
+    pub gateway: Option<GatewayView>,
+    /// Ports that the home router was asked for.
+    #[serde(default)]
+    pub port_mappings: Vec<PortMapping>,
+    /// Relays that are held, or wanted.
+    #[serde(default)]
+    pub relays: Vec<Relay>,
+    /// How many relays are wanted.
+    #[serde(default)]
+    pub relays_wanted: u32,
+    /// What this node does for others.
+    #[serde(default)]
+    pub services: Services,
     /// Whether to serve the hash table, as set: `auto`, `client` or `server`.
     pub kademlia: KademliaMode,
     /// Whether the node serves the hash table now.
@@ -72,6 +98,94 @@ pub struct Status {
     /// What the shell counts: events without a meaning for the core, refusals, losses; by name, for looking into
     /// trouble. The names are not stable.
     pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// An own address that may be one on the internet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OwnAddress {
+    /// Where.
+    pub address: Address,
+    /// Whether others are told.
+    pub advertised: bool,
+    /// Distinct networks whose peers see us there.
+    pub observers: u32,
+    /// Distinct networks from which it was probed with success.
+    pub proofs: u32,
+    /// 0 (nothing is known for it) to 3 (certain).
+    pub confidence: u8,
+    /// Whether the router maps it to this node.
+    pub mapped: bool,
+}
+
+/// What the NAT does with ports, for one family and transport.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PortBehaviour {
+    /// `ipv4` or `ipv6`.
+    pub family: Family,
+    /// `tcp` or `quic`.
+    pub transport: Transport,
+    /// `unknown`, `none` (no NAT), `independent` (one port for all destinations) or `per_destination`.
+    pub mapping: Mapping,
+    /// The same in words.
+    pub mapping_text: String,
+}
+
+/// A family of internet addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// A port that the home router was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// For our port of this transport: `tcp` or `quic`.
+    pub transport: Transport,
+    /// The router's address and port. `null`: it gave none, or has not answered yet.
+    pub external: Option<Address>,
+}
+
+/// A relay that is held, or wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Relay {
+    /// Which.
+    pub relay: PeerId,
+    /// How long it has kept a place for us. `null`: it does not.
+    pub held_for_s: Option<u64>,
+    /// The round trip to it.
+    pub rtt_us: Option<u64>,
+    /// What it allows a connection through it. `null`: not known.
+    pub limit: Option<CircuitLimit>,
+    /// Why the last try failed, in words, while it is not held.
+    pub last_error: Option<String>,
+    /// The next try, if one waits.
+    pub retry_in_s: Option<u64>,
+}
+
+/// What a relay allows a relayed connection, counted from the connection's begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CircuitLimit {
+    /// How long. `null`: for ever.
+    pub duration_s: Option<u64>,
+    /// How many bytes, each way. `null`: as many as there are.
+    pub bytes: Option<u64>,
+}
+
+/// What a node does for others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Services {
+    /// Whom it relays for: `nobody`, `members` or `anyone`.
+    pub relay: Audience,
+    /// Whom it probes own addresses for.
+    pub probes: Audience,
+    /// Peers with a reservation here.
+    pub reservations: u32,
+    /// Circuits that are open here.
+    pub circuits: u32,
 }
 
 /// A bootstrap peer.
@@ -127,7 +241,8 @@ pub struct Peer {
     pub rtt_us: Option<u64>,
     /// Its program and version, once it has introduced itself.
     pub agent: Option<String>,
-    /// What it can do: `kademlia`, `relay`, `relayed`, `punch`, `probe`, `probe-v1`, `ping`, `network`.
+    /// What it can do: `kademlia`, `relay`, `relayed`, `punch`, `fast-punch`, `probe`, `probe-v1`,
+    /// `ping`, `network`.
     pub capabilities: Vec<String>,
     /// How long ago a connection last stood; 0 while one does.
     pub last_seen_s: Option<u64>,
@@ -137,6 +252,11 @@ pub struct Peer {
     pub pending_requests: u32,
     /// When it is dialled next, if it waits.
     pub next_dial_in_s: Option<u64>,
+    /// What was done for a direct connection. `null`: one stands, or none was tried for.
+    pub punching: Option<Punching>,
+    /// Whether it has a reservation at this node: others reach it through us.
+    #[serde(default)]
+    pub served: bool,
     /// Its connections, the oldest first.
     pub connections: Vec<Connection>,
     /// Its addresses.
@@ -158,6 +278,26 @@ pub struct Connection {
     pub age_s: u64,
     /// The last ping.
     pub rtt_us: Option<u64>,
+    /// What the relay allows it. `null`: it is not relayed, or without limit.
+    pub limit: Option<CircuitLimit>,
+}
+
+/// What was done for a direct connection to a peer that is reached through a relay.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Punching {
+    /// Whether a try is under way.
+    pub trying: bool,
+    /// Tries so far, since the network last changed.
+    pub attempts: u32,
+    /// How the last one failed, in words.
+    pub last_error: Option<String>,
+    /// The next try, if one waits.
+    pub next_in_s: Option<u64>,
+    /// Why no direct connection can be had, as far as is known: `both_per_destination`, `ours_per_destination`,
+    /// `theirs_per_destination`, `no_udp`, `tried_everything` or `not_spoken`.
+    pub impasse: Option<Impasse>,
+    /// The same in words.
+    pub impasse_text: Option<String>,
 }
 
 /// How a peer is reached.
@@ -434,6 +574,21 @@ impl From<kinfolk_core::Answer> for Outcome {
             kinfolk_core::Answer::Done => Self::Done,
             kinfolk_core::Answer::NothingToDo => Self::NothingToDo,
         }
+    }
+}
+
+impl From<kinfolk_core::CircuitLimit> for CircuitLimit {
+    fn from(limit: kinfolk_core::CircuitLimit) -> Self {
+        Self { duration_s: limit.duration.map(|duration| duration.as_secs()), bytes: limit.bytes }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
     }
 }
 

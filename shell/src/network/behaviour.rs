@@ -21,6 +21,7 @@ use super::{
     governed::Governed,
     ids,
     pings::Pings,
+    punch::Punch,
     reach::{
         Reach,
         serving::{Offered, Terms, on_the_internet},
@@ -42,6 +43,7 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) identify: Governed<Settled<identify::Behaviour>>,
     pub(super) ping: Pings,
     pub(super) kad: Governed<Settled<kad::Behaviour<Shelf>>>,
+    pub(super) punch: Punch,
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
     pub(super) relay: Governed<relay::Client>,
@@ -152,6 +154,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
                 nothing_listened,
                 Box::new(move |peer, address| routed.allows(peer, address)),
             ),
+            punch: Punch::new(protocol("punch", &config.protocols.punch)?),
             mdns: mdns.into(),
             twin: twin.into(),
             relay: Governed::new(relay, everything, Box::new(|_, _| false)),
@@ -223,9 +226,7 @@ fn autonat_v1() -> autonat::v1::Config {
 }
 
 fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, NetworkError> {
-    let protocol = StreamProtocol::try_from_owned(config.protocols.kademlia.clone())
-        .map_err(|_| NetworkError::Protocol(config.protocols.kademlia.clone()))?;
-    let mut kademlia = kad::Config::new(protocol);
+    let mut kademlia = kad::Config::new(protocol("kademlia", &config.protocols.kademlia)?);
     kademlia
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
@@ -243,6 +244,11 @@ fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, Net
     // By itself it would serve as soon as an address is advertised.
     behaviour.set_mode(Some(kad::Mode::Client));
     Ok(behaviour)
+}
+
+fn protocol(setting: &'static str, name: &str) -> Result<StreamProtocol, NetworkError> {
+    StreamProtocol::try_from_owned(name.to_owned())
+        .map_err(|_| NetworkError::Protocol { setting, name: name.to_owned() })
 }
 
 fn everything(_: &FromSwarm<'_>) -> bool {

@@ -4,7 +4,7 @@
 
 use std::{error::Error, io};
 
-use kinfolk_core::{DialError, ListenError, PingError, ReserveError};
+use kinfolk_core::{DialError, ListenError, PingError, PunchError, ReserveError};
 use libp2p::{
     TransportError,
     core::upgrade::NegotiationError,
@@ -208,6 +208,23 @@ pub(super) fn of_ping(error: &ping::Failure) -> PingError {
             PingError::Other(text(error))
         }
     }
+}
+
+/// A talk about a direct connection that broke. The peer's end of the stream is its no.
+pub(super) fn of_punch(error: &io::Error) -> PunchError {
+    let mut at: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(within) = at {
+        // Negotiated lazily, it shows only when the stream is read.
+        if let Some(NegotiationError::Failed) = within.downcast_ref::<NegotiationError>() {
+            return PunchError::NotSupported;
+        }
+        // Yamux, when the other side has ended the stream.
+        if within.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::WriteZero) {
+            return PunchError::Declined;
+        }
+        at = inside(within);
+    }
+    if is_remote_close(error) { PunchError::Declined } else { PunchError::Broken(text(error)) }
 }
 
 /// The error's words, cut to 200 characters, without control characters.

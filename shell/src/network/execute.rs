@@ -92,10 +92,14 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             },
             Action::CancelProbe { probe } => self.swarm.behaviour_mut().reach.cancel(*probe),
-            Action::Punch { .. }
-            | Action::AnswerPunch { .. }
-            | Action::RefusePunch { .. }
-            | Action::CancelPunch { .. } => self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn }),
+            Action::Punch { connection, peer, wire, transport, candidates, near } => {
+                self.punch(id, *connection, peer, *wire, *transport, candidates, *near);
+            }
+            Action::AnswerPunch { offer, peer, transport, role, mapping, candidates, targets } => {
+                self.answer_punch(id, *offer, peer, *transport, *role, *mapping, candidates, targets);
+            }
+            Action::RefusePunch { offer, .. } => self.refuse_punch(id, *offer),
+            Action::CancelPunch { punch } => self.cancel_punch(*punch),
             Action::MapPort { transport, port } => {
                 if !self.ports.ask_for(*transport, *port) {
                     self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn });

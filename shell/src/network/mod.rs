@@ -20,6 +20,7 @@ pub mod ids;
 mod kademlia;
 mod members;
 mod pings;
+mod punch;
 mod reach;
 mod record;
 mod relay;
@@ -65,6 +66,7 @@ use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
 use kademlia::Query;
 use members::{Members, Services};
+use punch::Punches;
 use reach::{quota::Quota, serving::Terms};
 use relay::{Client, Reservations};
 use repeats::{Pace, Repeats};
@@ -125,9 +127,14 @@ pub enum NetworkError {
     /// The identity can't be used for encryption.
     #[error("the identity can't be used for encrypted connections: {0}")]
     Key(String),
-    /// The hash table's protocol name is none.
-    #[error("protocols.kademlia: {0:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
-    Protocol(String),
+    /// A protocol's name is none.
+    #[error("protocols.{setting}: {name:?} is no protocol name; one looks like /elohim/kad/1.0.0")]
+    Protocol {
+        /// Which.
+        setting: &'static str,
+        /// What it is.
+        name: String,
+    },
     /// mDNS can't be started.
     #[error("looking for peers on the home network (mDNS) can't be started: {0}; `mdns = false` goes without")]
     Mdns(#[source] io::Error),
@@ -161,6 +168,7 @@ pub struct Network<A: NetworkBehaviour> {
     held: VecDeque<Held>,
     released: HashMap<ConnectionId, Released>,
     last_held: u64,
+    punches: Punches,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
     reservations: Reservations,
@@ -303,6 +311,7 @@ impl<A: NetworkBehaviour> Network<A> {
             held: VecDeque::new(),
             released: HashMap::new(),
             last_held: 0,
+            punches: Punches::default(),
             listeners: HashMap::new(),
             last_listener: 0,
             reservations: Reservations::default(),

@@ -8,7 +8,7 @@ use kinfolk_core::{
 };
 use libp2p::{
     Multiaddr, PeerId,
-    core::{ConnectedPoint, transport::ListenerId},
+    core::{ConnectedPoint, Endpoint, transport::ListenerId},
     identify, mdns, ping,
     swarm::{self, ConnectionError, ConnectionId, NetworkBehaviour, SwarmEvent},
 };
@@ -138,6 +138,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             }
             BehaviourEvent::RelayServer(served) => self.on_served(served),
+            BehaviourEvent::Punch(said) => self.on_punch(said),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
             BehaviourEvent::Reach(told) => self.on_probe(told),
             BehaviourEvent::App(said) => {
@@ -230,7 +231,13 @@ impl<A: NetworkBehaviour> Network<A> {
             let relay = if endpoint.is_relayed() { relay::relay_of(local_addr) } else { None };
             let address = relay.map_or_else(|| address_to_core(remote), |relay| Address::relayed(peer_to_core(relay)));
             let probe = self.swarm.behaviour().reach.expects(&peer).filter(|_| !endpoint.is_relayed());
-            (Direction::Inbound, probe.map_or(Origin::Inbound, Origin::Probe), address)
+            let awaited = || self.awaited(peer, endpoint).map_or(Origin::Inbound, Origin::Punch);
+            (Direction::Inbound, probe.map_or_else(awaited, Origin::Probe), address)
+        } else if let Some(punch) = self.punched(id) {
+            // Whose part it was to accept has dialled, too, in a way.
+            let accepted = matches!(endpoint, ConnectedPoint::Dialer { role_override: Endpoint::Listener, .. });
+            let direction = if accepted { Direction::Inbound } else { Direction::Outbound };
+            (direction, Origin::Punch(punch), address_to_core(remote))
         } else if let Some(dial) = self.end_dial(id) {
             (Direction::Outbound, Origin::Dial(dial.command), dial.as_given(remote))
         } else if let Some(held) = self.end_released(id) {
@@ -282,7 +289,8 @@ impl<A: NetworkBehaviour> Network<A> {
         if error == DialError::OwnIdentity {
             // Not when we have just dialled ourselves, through a NAT that leads back, say.
             let echo = self.last_self_dial.is_some_and(|at| at.elapsed() < OWN_ECHO);
-            if echo || !self.dials.is_empty() || !self.released.is_empty() {
+            let dialling = !self.dials.is_empty() || !self.released.is_empty() || self.punches.is_dialling();
+            if echo || dialling {
                 self.counters.count("knocks.own");
             } else {
                 self.on_copy(from);
@@ -325,7 +333,7 @@ impl<A: NetworkBehaviour> Network<A> {
     }
 
     fn on_dial_failed(&mut self, id: ConnectionId, error: &swarm::DialError) {
-        self.note_self(error);
+        self.note_self(id, error);
         if matches!(error, swarm::DialError::Transport(errors)
             if errors.iter().any(|(_, error)| errors::of_transport(error) == DialError::Denied))
         {
@@ -334,14 +342,18 @@ impl<A: NetworkBehaviour> Network<A> {
         // A behaviour's failed dial is told by its wrapper, also when the swarm shows nothing.
         if self.dials.contains_key(&id) {
             self.dial_failed(id, error);
+        } else {
+            self.punch_dial_failed(id, error);
         }
     }
 
     /// When a dial ends at ourselves, it is another machine with our key, unless it was an address of ours.
-    fn note_self(&mut self, error: &swarm::DialError) {
+    fn note_self(&mut self, id: ConnectionId, error: &swarm::DialError) {
         let swarm::DialError::LocalPeerId { address } = error else { return };
         let address = ids::without_peer(address.clone());
-        let ours = self.seen_as.contains(&address)
+        // What a peer proposes may be anything.
+        let ours = self.punches.has(id)
+            || self.seen_as.contains(&address)
             || self.swarm.listeners().chain(self.swarm.external_addresses()).any(|own| *own == address);
         self.last_self_dial = Some(Instant::now());
         if ours {

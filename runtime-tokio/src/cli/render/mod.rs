@@ -4,19 +4,23 @@
 
 mod bootstrap;
 mod events;
+mod nat;
 mod peers;
 mod status;
 mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod ways;
 mod why;
 
 pub(crate) use self::{
     bootstrap::bootstrap,
     events::Narrator,
+    nat::{languages, transport},
     peers::{peer, peers},
     status::{status, trace},
-    text::{bytes, count},
+    text::{bytes, count, round_trip, span},
+    ways::situation,
     why::why,
 };

@@ -2,11 +2,13 @@
 
 use kinfolk::{plain_text, short_name};
 use kinfolk_core::view::State;
-use kinfolk_shell::api::types::{KnownAddress, Peer};
+use kinfolk_shell::api::types::{KnownAddress, PathKind, Peer};
 
 use super::{
+    nat::limit,
     table::Table,
     text::{count, labelled, round_trip, span, way},
+    ways::{situation, why_relayed},
 };
 
 /// The table of peers: connected ones first, then those who were here last.
@@ -62,6 +64,9 @@ fn marks(peer: &Peer) -> String {
 
 /// What a person would ask next.
 fn remark(peer: &Peer) -> String {
+    if peer.path.is_some_and(|path| path.kind == PathKind::Relayed) {
+        return why_relayed(peer.punching.as_ref());
+    }
     match (peer.connections.len(), peer.next_dial_in_s) {
         (2.., _) => format!("{} connections", peer.connections.len()),
         (0, Some(wait)) => format!("dialled in {}", span(wait)),
@@ -79,7 +84,7 @@ pub(crate) fn peer(peer: &Peer) -> String {
     }
     text += &labelled("  state", [state]);
     text += &labelled("  agent", peer.agent.as_deref());
-    text += &labelled("  way", peer.path.as_ref().map(|path| path.to_string()));
+    text += &labelled("  way", peer.path.is_some().then(|| situation(peer)));
     text += &labelled("  round trip", peer.rtt_us.map(round_trip));
     text += &labelled("  seen", (peer.connections.is_empty()).then(|| last_seen(peer)));
     text += &labelled("  next dial", peer.next_dial_in_s.map(|wait| format!("in {}", span(wait))));
@@ -92,13 +97,16 @@ pub(crate) fn peer(peer: &Peer) -> String {
         }
     };
     text += &labelled("  data", sync);
+    text += &labelled("  served", peer.served.then_some("others reach it through this node"));
     text += &labelled("  can", (!peer.capabilities.is_empty()).then(|| peer.capabilities.join(", ")));
     text += &labelled(
         "  connected",
         peer.connections.iter().map(|connection| {
             let rtt = connection.rtt_us.map(|rtt| format!(", {}", round_trip(rtt))).unwrap_or_default();
             let (way, direction, address) = (way(&connection.path), connection.direction, &connection.address);
-            format!("n{}: {way}, {direction}, {address}, for {}{rtt}", connection.connection, span(connection.age_s))
+            let limit = connection.limit.as_ref().and_then(limit).map(|limit| format!(", {limit}")).unwrap_or_default();
+            let age = span(connection.age_s);
+            format!("n{}: {way}, {direction}, {address}, for {age}{rtt}{limit}", connection.connection)
         }),
     );
     text += &labelled("  addresses", peer.addresses.iter().map(address));

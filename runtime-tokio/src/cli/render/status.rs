@@ -6,7 +6,7 @@ use kinfolk_core::{Address, KademliaMode, Role, Scope};
 use kinfolk_shell::api::types::{Status, TraceStatus};
 
 use super::{
-    bootstrap,
+    bootstrap, nat,
     text::{bytes, count, labelled, span},
 };
 
@@ -23,6 +23,10 @@ pub(crate) fn status(status: &Status) -> String {
     text += &labelled("  running", [format!("for {}, process {}{folder}", span(status.uptime_s), status.pid)]);
     text += &labelled("  health", [format!("{} (for {})", status.health_text, span(status.health_for_s))]);
     text += &labelled("  reachable", [&status.reachability_text]);
+    text += &labelled("  NAT", nat::nat(status));
+    text += &labelled("  router", nat::router(status));
+    text += &labelled("  relays", nat::relays(status));
+    text += &labelled("  for others", nat::services(&status.services));
     let mut known =
         vec![format!("{} of {} known", count(status.connected.into(), "connected", "connected"), status.peers)];
     if status.dialing > 0 {
@@ -31,7 +35,7 @@ pub(crate) fn status(status: &Status) -> String {
     text += &labelled("  peers", [known.join(", ")]);
     text += &labelled("  listening", far_first(&status.listening));
     text += &labelled("  told others", &status.advertised);
-    text += &labelled("  candidates", &status.candidates);
+    text += &labelled("  candidates", candidates(status));
     let mode = match (status.kademlia_server, status.kademlia) {
         (true, KademliaMode::Auto) => "served, as others can reach this node",
         (true, KademliaMode::Server | KademliaMode::Client) => "served",
@@ -53,6 +57,25 @@ pub(crate) fn trace(trace: &TraceStatus) -> String {
     let lost = if trace.lost > 0 { format!(", {} lost", count(trace.lost, "input", "inputs")) } else { String::new() };
     let error = trace.error.as_deref().map(|error| format!("; {error}")).unwrap_or_default();
     format!("{state}; {held}{lost}{error}")
+}
+
+/// Own addresses that others are not told of, and what speaks for each.
+fn candidates(status: &Status) -> Vec<String> {
+    if status.own_addresses.is_empty() {
+        return status.candidates.iter().map(ToString::to_string).collect();
+    }
+    let untold = status.own_addresses.iter().filter(|own| !own.advertised);
+    let told = untold.map(|own| {
+        let seen =
+            (own.observers > 0).then(|| format!("seen from {}", count(own.observers.into(), "network", "networks")));
+        let proven =
+            (own.proofs > 0).then(|| format!("reached from {}", count(own.proofs.into(), "network", "networks")));
+        let mapped = own.mapped.then(|| "given by the router".to_owned());
+        let parts: Vec<String> = seen.into_iter().chain(proven).chain(mapped).collect();
+        let parts = if parts.is_empty() { "nobody has seen this node there".to_owned() } else { parts.join(", ") };
+        format!("{} ({parts})", own.address)
+    });
+    told.collect()
 }
 
 /// What others may use first, loopback last.

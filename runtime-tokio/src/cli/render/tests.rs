@@ -1,6 +1,8 @@
 //! What a person sees, from samples of what the API says.
 
-use kinfolk_core::{CloseCause, Direction, Health, ListenError, Notice, Path, PeerId, Reachability, Source, Transport};
+use kinfolk_core::{
+    CloseCause, Direction, Health, Impasse, ListenError, Notice, Path, PeerId, Reachability, Source, Transport,
+};
 use kinfolk_shell::api::types::{Peer, Peers, Status, WhyEntry};
 use serde_json::json;
 
@@ -51,7 +53,7 @@ fn the_table_of_peers_has_the_present_first_and_fits() {
     insta::assert_snapshot!(peers(&family(), false, None), @"
     PEER               STATE         WAY                 RTT       SINCE  SYNC  AGENT          REMARK
     …eQAJU5SA  pinned  syncing       local QUIC       0.4 ms  2 h 05 min  1234  kinfolk/0.1.0  2 connections
-    …kSCVe2Xo          connected     relay …kSCVe2Xo   84 ms         3 s
+    …kSCVe2Xo          connected     relay …kSCVe2Xo   84 ms         3 s                       no direct connection was tried so far
     …Rz5EmSzc          disconnected                                4 min        evil�[2J�/1    dialled in 21 s
     ");
     insta::assert_snapshot!(peers(&family(), false, Some(80)), @"
@@ -86,7 +88,7 @@ fn a_peer_shows_all_that_is_known() {
     12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA
       state       syncing for 2 h 05 min, pinned
       agent       kinfolk/0.1.0
-      way         over the home network by QUIC
+      way         connected over the home network by QUIC
       round trip  0.4 ms
       data        up to 1234, 2 open requests
       can         kademlia, ping, network
@@ -127,6 +129,7 @@ fn the_status_reads_like_an_answer() {
       running     for 1 d 3 h, process 4242, data in /home/ada/.local/share/kinfolk
       health      connected, but pinned peers are missing (for 1 min)
       reachable   not known whether others can reach this node
+      relays      none needed
       peers       3 connected of 12 known, 1 being dialled
       listening   /ip4/192.168.1.7/tcp/4001
                   /ip4/127.0.0.1/tcp/4001
@@ -145,6 +148,103 @@ fn the_status_reads_like_an_answer() {
 }
 
 #[test]
+fn the_status_tells_what_stands_in_the_way() {
+    let mut behind: serde_json::Value = serde_json::from_str(include_str!("behind_a_nat.json")).unwrap();
+    let all: Status = serde_json::from_value(behind.clone()).unwrap();
+    insta::assert_snapshot!(status(&all), @"
+    12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA
+      program     kinfolk/0.1.0, network elohim, role family
+      running     for 1 min, process 4242
+      health      connected (for 1 min)
+      reachable   others can't reach this node from the internet
+      NAT         no NAT (IPv6 QUIC)
+                  another port for each destination (IPv4 TCP, IPv4 QUIC)
+                  the router's address is shared with other customers of the provider (carrier-grade NAT)
+      router      offers port mapping (UPnP, PCP)
+                  lets /ip4/100.64.1.2/tcp/4001 lead to this node
+                  lets no QUIC port lead to this node
+      relays      1 of 2 wanted relays keeps a place for this node
+                  …kSCVe2Xo: for 5 min, 23 ms; at most 2 h 00 min and 128.0 MiB for each connection
+                  …Rz5EmSzc: the relay is full; next try in 4 min
+      for others  tries addresses for members
+      peers       3 connected of 12 known
+      listening   /ip4/192.168.1.7/tcp/4001
+      told others /ip4/45.1.2.9/udp/4001/quic-v1/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo/p2p-circuit
+      candidates  /ip4/45.1.2.3/udp/4001/quic-v1 (seen from 2 networks)
+                  /ip4/100.64.1.2/tcp/4001 (given by the router)
+                  /ip6/2a01:4f8::7/tcp/4001 (nobody has seen this node there)
+      hash table  asked only, until others are known to reach this node; 1 entry
+      traces      not recording; 0 segments, 0 B
+    ");
+    behind["relays"] = json!([]);
+    let all: Status = serde_json::from_value(behind).unwrap();
+    let text = status(&all);
+    let relays: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("  relays")).take(2).collect();
+    insta::assert_snapshot!(relays.join("\n"), @"
+    relays      0 of 2 wanted relays keep a place for this node
+                no relay is known so far: name one in the settings (nat.relays), or a server as bootstrap peer
+    ");
+}
+
+/// A peer that is reached through a relay, with this done for a direct connection.
+fn relayed(punching: serde_json::Value) -> Peer {
+    let mut peer = family().swap_remove(1);
+    peer.punching = serde_json::from_value(punching).unwrap();
+    peer
+}
+
+#[test]
+fn a_relayed_peer_says_why() {
+    let punching = |trying, attempts, last_error: Option<&str>, next: Option<u64>, impasse: Option<Impasse>| {
+        json!({ "trying": trying, "attempts": attempts, "last_error": last_error, "next_in_s": next,
+            "impasse": impasse, "impasse_text": impasse.map(|impasse| impasse.to_string()) })
+    };
+    let timeout = Some("no answer in time");
+    let cases = [
+        serde_json::Value::Null,
+        punching(true, 1, None, None, None),
+        punching(false, 0, None, Some(2), None),
+        punching(false, 1, timeout, Some(30), None),
+        punching(false, 3, timeout, Some(125), None),
+        punching(false, 2, timeout, None, Some(Impasse::BothPerDestination)),
+        punching(false, 4, timeout, Some(3_600), Some(Impasse::TriedEverything)),
+        punching(true, 4, timeout, None, Some(Impasse::TriedEverything)),
+    ];
+    let told: Vec<String> = cases.into_iter().map(|case| situation(&relayed(case))).collect();
+    insta::assert_snapshot!(told.join("\n"), @"
+    relayed through …kSCVe2Xo: no direct connection was tried so far
+    relayed through …kSCVe2Xo: a direct connection is being tried
+    relayed through …kSCVe2Xo: no direct connection so far, next try in 2 s
+    relayed through …kSCVe2Xo: a direct connection was tried and failed (no answer in time); next try in 30 s
+    relayed through …kSCVe2Xo: 3 tries of a direct connection failed (no answer in time); next try in 2 min
+    relayed through …kSCVe2Xo: your NAT gives each destination another port, and so does theirs
+    relayed through …kSCVe2Xo: a direct connection was tried in every way, without success; next try in 1 h 00 min
+    relayed through …kSCVe2Xo: a direct connection is being tried
+    ");
+    assert_eq!(situation(&family()[2]), "connected over the home network by QUIC");
+    assert_eq!(situation(&family()[0]), "not connected; dialled in 21 s");
+
+    let mut one = relayed(punching(false, 2, timeout, None, Some(Impasse::BothPerDestination)));
+    insta::assert_snapshot!(peers(&[one.clone()], false, None), @"
+    PEER       STATE      WAY                RTT  SINCE  REMARK
+    …kSCVe2Xo  connected  relay …kSCVe2Xo  84 ms    3 s  your NAT gives each destination another port, and so does theirs
+    ");
+    one.served = true;
+    one.connections = serde_json::from_value(json!([{ "connection": 4, "path": one.path, "direction": "outbound",
+        "address": format!("/ip4/45.1.2.3/udp/4001/quic-v1/p2p/{BOB}/p2p-circuit"), "age_s": 61, "rtt_us": 84_000,
+        "limit": { "duration_s": 7_200, "bytes": 134_217_728 } }]))
+    .unwrap();
+    insta::assert_snapshot!(peer(&one), @"
+    12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo
+      state       connected for 3 s
+      way         relayed through …kSCVe2Xo: your NAT gives each destination another port, and so does theirs
+      round trip  84 ms
+      served      others reach it through this node
+      connected   n4: relay …kSCVe2Xo, outbound, /ip4/45.1.2.3/udp/4001/quic-v1/p2p/12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo/p2p-circuit, for 1 min, 84 ms, at most 2 h 00 min and 128.0 MiB for each connection
+    ");
+}
+
+#[test]
 fn why_is_a_story() {
     let entry = |ago_s, action: &str, because: &str, times| WhyEntry {
         ago_s,
@@ -159,11 +259,16 @@ fn why_is_a_story() {
         entry(75, "dial /ip4/192.168.1.7/tcp/4001", "it was found on the home network", 1),
         entry(8, "dial /ip4/192.168.1.7/tcp/4001", "it is time for try 2", 3),
     ];
-    insta::assert_snapshot!(why(&entries, |unix| format!("at {unix}")), @"
+    insta::assert_snapshot!(why(&entries, None, |unix| format!("at {unix}")), @"
     at 999925       1 min ago  dial /ip4/192.168.1.7/tcp/4001, because it was found on the home network
     at 999992         8 s ago  dial /ip4/192.168.1.7/tcp/4001, because it is time for try 2 (3 times)
     ");
-    insta::assert_snapshot!(why(&[], |_| String::new()), @"nothing was decided about it so far");
+    let told = why(&entries[..1], Some("relayed through …kSCVe2Xo: x\u{1b}"), |_| "then".into());
+    insta::assert_snapshot!(told, @"
+    then       1 min ago  dial /ip4/192.168.1.7/tcp/4001, because it was found on the home network
+    now: relayed through …kSCVe2Xo: x�
+    ");
+    insta::assert_snapshot!(why(&[], None, |_| String::new()), @"nothing was decided about it so far");
 }
 
 fn id(text: &str) -> PeerId {

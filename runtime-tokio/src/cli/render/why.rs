@@ -5,8 +5,17 @@ use kinfolk_shell::api::types::WhyEntry;
 
 use super::text::span;
 
-/// `kinfolk why`: oldest first, as one reads a story. `clock` turns seconds since 1970 into the time of day.
-pub(crate) fn why(entries: &[WhyEntry], clock: impl Fn(u64) -> String) -> String {
+/// `kinfolk why`: oldest first, as one reads a story; last of all where things stand `now`. `clock` turns seconds since
+/// 1970 into the time of day.
+pub(crate) fn why(entries: &[WhyEntry], now: Option<&str>, clock: impl Fn(u64) -> String) -> String {
+    let mut text = story(entries, clock);
+    if let Some(now) = now {
+        text.push_str(&format!("now: {}\n", plain_text(now)));
+    }
+    text
+}
+
+fn story(entries: &[WhyEntry], clock: impl Fn(u64) -> String) -> String {
     if entries.is_empty() {
         return "nothing was decided about it so far\n".to_owned();
     }

@@ -1,0 +1,325 @@
+//! The invariants of the design (DESIGN section 4), looked at while a world runs: what a step touches at each step,
+//! everything once a minute.
+//!
+//! | | invariant | where |
+//! |---|---|---|
+//! | 1 | nothing panics | a panic ends the run, and its seed is named |
+//! | 2 | no deadline is forgotten, none lies in the past, nothing spins | each step, each minute |
+//! | 3 | sizes within settings | each minute |
+//! | 4 | dials within budget | each step |
+//! | 5 | nobody dials itself, the blocked, or nowhere | each step |
+//! | 6 | same inputs, same commands | `tests/the_same_seed_is_the_same_run.rs`, and replay of a failing run's traces |
+//! | 7 | nothing private is told to the internet | each step |
+//! | 8 | no reachability flips faster than `nat.dwell` | each step |
+//! | 9 | nothing protected is trimmed | each step |
+//! | 10 | wanted relays are held, or the view says why not | each minute |
+//! | 11 | every id is answered or times out | each minute |
+//! | 12 | who can meet, meets | the scenario's end |
+//! | 13 | every request is answered in time | each minute |
+
+use std::{collections::BTreeMap, fmt};
+
+use kinfolk_core::{
+    Action, Address, Command, CommandId, Event, Notice, Origin, PeerId, Query, Reason, RequestId, Scope, Time,
+};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    engine::{Moment, SECOND},
+    internet::HostId,
+    swarm::Machine,
+};
+
+/// Something that must not be.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Finding {
+    /// When, in nanoseconds.
+    pub at: Moment,
+    /// At which node, if at one.
+    pub node: Option<HostId>,
+    /// Which invariant, by its number in the design.
+    pub invariant: u8,
+    /// What.
+    pub what: String,
+}
+
+/// Watches over all nodes of a world.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    nodes: Vec<Node>,
+    findings: Vec<Finding>,
+    minute: u32,
+}
+
+/// What is known of one node's promises.
+#[derive(Debug, Default)]
+struct Node {
+    dials: FxHashMap<CommandId, Time>,
+    queries: FxHashMap<CommandId, Time>,
+    probes: FxHashMap<CommandId, Time>,
+    asks: BTreeMap<RequestId, Moment>,
+    flipped: Option<Time>,
+}
+
+/// Findings that are kept.
+const MAX_FINDINGS: usize = 8;
+/// How late an answer may be that is owed at a moment: the core's own deadline, and the wakes' slack.
+const GRACE: u64 = 15 * SECOND;
+/// Each node is looked at in depth once in so many minutes.
+const DEPTH: u32 = 8;
+
+impl Watch {
+    pub(crate) fn add(&mut self) {
+        self.nodes.push(Node::default());
+    }
+
+    pub(crate) fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    pub(crate) fn find(&mut self, at: Moment, node: Option<HostId>, invariant: u8, what: String) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(Finding { at, node, invariant, what });
+        }
+    }
+
+    pub(crate) fn started(&mut self, _now: Moment, node: HostId) {
+        self.nodes[node as usize] = Node::default();
+    }
+
+    pub(crate) fn stopped(&mut self, node: HostId) {
+        self.nodes[node as usize] = Node::default();
+    }
+
+    /// A machine slept: what was owed in that time is owed from now on.
+    pub(crate) fn resumed(&mut self, now: Moment, node: HostId) {
+        for deadline in self.nodes[node as usize].asks.values_mut() {
+            *deadline = (*deadline).max(now + GRACE);
+        }
+    }
+
+    pub(crate) fn asked(&mut self, node: HostId, request: RequestId, now: Moment, patience: std::time::Duration) {
+        let until = now + patience.as_nanos() as u64 + GRACE;
+        self.nodes[node as usize].asks.insert(request, until);
+    }
+
+    pub(crate) fn told(&mut self, _now: Moment, node: HostId, _machine: &Machine, event: &Event) {
+        let node = &mut self.nodes[node as usize];
+        if let Event::Connected { origin: Origin::Dial(dial), .. } | Event::DialFailed { dial, .. } = event {
+            node.dials.remove(dial);
+        } else if let Event::QueryEnded { query, .. } = event {
+            node.queries.remove(query);
+        } else if let Event::Probed { probe, .. } = event {
+            node.probes.remove(probe);
+        } else if let Event::Refused { command, .. } = event {
+            node.dials.remove(command);
+            node.queries.remove(command);
+            node.probes.remove(command);
+        }
+    }
+
+    pub(crate) fn commanded(&mut self, now: Moment, index: HostId, machine: &Machine, command: &Command) {
+        let node = &mut self.nodes[index as usize];
+        let t = machine.local(now);
+        let config = &machine.setup.config;
+        let mut wrong = None;
+        match &command.action {
+            Action::Dial { peer, addresses } => {
+                node.dials.insert(command.id, t);
+                wrong = dial_is_wrong(machine, *peer, addresses, &command.reason);
+                if node.dials.len() > config.lifecycle.dial_slots as usize {
+                    let slots = config.lifecycle.dial_slots;
+                    wrong = Some((4, format!("{} dials at once, {slots} allowed", node.dials.len())));
+                }
+            }
+            Action::Query(query) => {
+                node.queries.insert(command.id, t);
+                if node.queries.len() > config.planner.max_queries as usize {
+                    let most = config.planner.max_queries;
+                    wrong = Some((3, format!("{} queries at once, {most} allowed", node.queries.len())));
+                }
+                if let Query::Publish { addresses } = query {
+                    wrong = addresses.iter().find_map(told_is_wrong);
+                }
+            }
+            Action::CancelQuery { query } => {
+                node.queries.remove(query);
+            }
+            Action::Probe { address, .. } => {
+                node.probes.insert(command.id, t);
+                wrong = told_is_wrong(address);
+            }
+            Action::CancelProbe { probe } => {
+                node.probes.remove(probe);
+            }
+            Action::Advertise { address } => wrong = told_is_wrong(address),
+            Action::Close { peer, .. } => {
+                let pinned = config.pinned.iter().any(|pinned| pinned.peer == *peer);
+                if pinned && matches!(command.reason, Reason::OverBudget { .. } | Reason::NotNeeded) {
+                    wrong = Some((9, format!("{peer} is pinned, and closed, because {}", command.reason)));
+                }
+            }
+            Action::Answer { request, .. } => {
+                if node.asks.remove(request).is_none() {
+                    wrong = Some((13, format!("request {request} is answered twice, or was never made")));
+                }
+            }
+            Action::Tell(Notice::ReachabilityChanged { .. }) => {
+                let dwell = config.nat.dwell;
+                if node.flipped.is_some_and(|before| t.since(before) < dwell) {
+                    wrong = Some((8, "its reachability has changed twice within the dwell time".to_owned()));
+                }
+                node.flipped = Some(t);
+            }
+            Action::Release { .. }
+            | Action::Refuse { .. }
+            | Action::Deny { .. }
+            | Action::Admit { .. }
+            | Action::Listen { .. }
+            | Action::Withdraw { .. }
+            | Action::PushIdentity
+            | Action::Reserve { .. }
+            | Action::Unreserve { .. }
+            | Action::Punch { .. }
+            | Action::AnswerPunch { .. }
+            | Action::RefusePunch { .. }
+            | Action::CancelPunch { .. }
+            | Action::MapPort { .. }
+            | Action::UnmapPort { .. }
+            | Action::SetServices { .. }
+            | Action::SetMember { .. }
+            | Action::SetKademliaServer { .. }
+            | Action::Route { .. }
+            | Action::Unroute { .. }
+            | Action::Remember(_)
+            | Action::Forget { .. }
+            | Action::Tell(_) => {}
+        }
+        if let Some((invariant, what)) = wrong {
+            self.find(now, Some(index), invariant, format!("{what} ({}: {})", command.id, command.action));
+        }
+    }
+
+    /// A node that runs, once a minute.
+    pub(crate) fn review(&mut self, now: Moment, index: HostId, machine: &Machine) {
+        if index == 0 {
+            self.minute = self.minute.wrapping_add(1);
+        }
+        if machine.asleep || machine.started + GRACE > now {
+            return;
+        }
+        let deep = (self.minute.wrapping_add(index)).is_multiple_of(DEPTH);
+        if let Some((invariant, what)) = self.wrong_with(now, index, machine, deep) {
+            self.find(now, Some(index), invariant, what);
+        }
+    }
+
+    fn wrong_with(&self, now: Moment, index: HostId, machine: &Machine, deep: bool) -> Option<(u8, String)> {
+        let node = &self.nodes[index as usize];
+        let config = &machine.setup.config;
+        let t = machine.local(now);
+        let grace = std::time::Duration::from_nanos(GRACE + machine.setup.slack);
+        // The sum does not depend on the order.
+        let late = |all: &FxHashMap<CommandId, Time>, patience| all.values().any(|since| *since + patience + grace < t);
+        if late(&node.dials, config.lifecycle.dial_timeout) {
+            // The core gives up by itself; the shell's own time-outs are shorter, so an answer is overdue.
+            return Some((11, "a dial was never answered".to_owned()));
+        }
+        if late(&node.queries, config.planner.query_timeout) {
+            return Some((11, "a query was neither answered nor dropped".to_owned()));
+        }
+        if late(&node.probes, config.nat.probe_timeout) {
+            return Some((11, "a probe was neither answered nor dropped".to_owned()));
+        }
+        if let Some((request, _)) = node.asks.iter().find(|(_, until)| **until < now) {
+            return Some((13, format!("request {request} was not answered in time")));
+        }
+        if !deep {
+            return None;
+        }
+        let view = machine.core.view()?;
+        let whole = view.node();
+        if machine.core.next_deadline().is_none() && whole.peers > 0 {
+            return Some((2, "there are peers, and no deadline".to_owned()));
+        }
+        let lifecycle = &config.lifecycle;
+        if whole.peers > lifecycle.max_peers {
+            return Some((3, format!("{} peers in the table, {} allowed", whole.peers, lifecycle.max_peers)));
+        }
+        if whole.candidates.len() > usize::from(config.nat.max_candidates) {
+            return Some((3, format!("{} candidates, {} allowed", whole.candidates.len(), config.nat.max_candidates)));
+        }
+        // What comes in at the moment of trimming is not trimmed yet.
+        let most = lifecycle.high_water + lifecycle.dial_slots + 16;
+        if whole.connected > most {
+            return Some((3, format!("{} peers connected, {most} allowed", whole.connected)));
+        }
+        let held = whole.relays.iter().filter(|relay| relay.held_since.is_some()).count() as u32;
+        let said = whole.relays.iter().any(|relay| relay.last_error.is_some() || relay.retry_at.is_some());
+        let known = whole.relays.iter().any(|relay| relay.held_since.is_none());
+        if held < whole.relays_wanted && known && !said && machine.started + 300 * SECOND < now {
+            return Some((10, format!("{held} of {} relays are held, and nothing says why", whole.relays_wanted)));
+        }
+        for peer in view.peers() {
+            if peer.addresses.len() > usize::from(lifecycle.max_addresses) {
+                return Some((3, format!("{} addresses of {}", peer.addresses.len(), peer.peer)));
+            }
+            if peer.connections.len() > 16 {
+                return Some((3, format!("{} connections to {}", peer.connections.len(), peer.peer)));
+            }
+        }
+        None
+    }
+}
+
+fn dial_is_wrong(
+    machine: &Machine,
+    peer: Option<PeerId>,
+    addresses: &[Address],
+    reason: &Reason,
+) -> Option<(u8, String)> {
+    if addresses.is_empty() {
+        return Some((5, "a dial without an address".to_owned()));
+    }
+    if peer == Some(machine.id) {
+        return Some((5, "it dials itself".to_owned()));
+    }
+    if let Some(peer) = peer {
+        let view = machine.core.view()?;
+        if view.peer(&peer).is_some_and(|peer| peer.blocked) && *reason != Reason::Asked {
+            return Some((5, format!("{peer} is blocked")));
+        }
+    }
+    let nowhere =
+        |address: &&Address| address.port() == Some(0) || address.scope().is_some_and(|scope| !scope.is_dialable());
+    addresses.iter().find(nowhere).map(|address| (5, format!("nobody can be at {address}")))
+}
+
+/// Only what everyone can use is told to the internet.
+fn told_is_wrong(address: &Address) -> Option<(u8, String)> {
+    let private = match address {
+        Address::Relayed(circuit) => {
+            circuit.via.as_ref().and_then(Address::scope).is_some_and(|scope| scope != Scope::Global)
+        }
+        Address::Ip { .. } | Address::Name { .. } | Address::DnsAddr(_) | Address::Other(_) => {
+            address.scope().is_some_and(|scope| scope != Scope::Global)
+        }
+    };
+    private.then(|| (7, format!("{address} is nobody else's business")))
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "invariant {} is broken at {}.{:03} s",
+            self.invariant,
+            self.at / SECOND,
+            self.at / 1_000_000 % 1_000
+        )?;
+        if let Some(node) = self.node {
+            write!(f, ", node {node}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}

@@ -1,0 +1,349 @@
+//! From a scenario to a world.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Transport};
+use toml::Spanned;
+
+use super::{
+    faults::{Step, Undo},
+    file::{Mix, NodeRole, Scenario, kind_of},
+};
+use crate::{
+    engine::{Dice, Moment, Purpose, SECOND},
+    internet::{FirewallKind, HostId, INTERNET, Internet, NatKind, RouterId, SegmentId, Site, SiteId, Weather},
+    swarm::{Setup, World, peer_id},
+};
+
+/// A home or server of a world.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) base: String,
+    pub(super) site: SiteId,
+    pub(super) segment: SegmentId,
+    pub(super) router: Option<RouterId>,
+    pub(super) isp: usize,
+    pub(super) nodes: Vec<HostId>,
+    family: Option<String>,
+}
+
+/// A world that is ready to run, with all that will happen to it.
+#[derive(Debug)]
+pub struct Plan {
+    /// The world.
+    pub world: World,
+    /// When it ends.
+    pub end: Moment,
+    pub(super) steps: Vec<(Moment, Step)>,
+    pub(super) undone: Vec<Undo>,
+    pub(super) places: Vec<Place>,
+    pub(super) isps: Vec<String>,
+    pub(super) regions: Vec<String>,
+    pub(super) scenario: Scenario,
+    pub(super) new_addresses: u32,
+}
+
+/// Where providers' customers, servers and shared addresses are on the internet.
+const HOMES: u32 = 0x2e00_0000;
+const SERVERS: u32 = 0x2d00_0000;
+const SHARED: u32 = 0x2f00_0000;
+/// Addresses of one provider, as a power of two.
+const PER_ISP: u32 = 18;
+
+impl Plan {
+    /// Makes a world from a scenario and a seed.
+    pub fn new(scenario: &Scenario, seed: u64) -> Self {
+        Builder::new(scenario, seed).build()
+    }
+
+    /// The name of a node: `home/1`, `server`.
+    pub fn node_name(&self, node: HostId) -> String {
+        for place in &self.places {
+            if let Some(at) = place.nodes.iter().position(|known| *known == node) {
+                return if place.router.is_none() { place.name.clone() } else { format!("{}/{}", place.name, at + 1) };
+            }
+        }
+        format!("node {node}")
+    }
+}
+
+struct Builder<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    dice: Dice,
+    net: Internet,
+    regions: Vec<String>,
+    isps: Vec<String>,
+    carriers: Vec<Option<SegmentId>>,
+    customers: Vec<u32>,
+    places: Vec<Place>,
+    setups: Vec<Setup>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(scenario: &'a Scenario, seed: u64) -> Self {
+        let mut regions: Vec<String> = scenario.regions.iter().map(|one| one.name.get_ref().clone()).collect();
+        if regions.is_empty() {
+            regions.push("earth".to_owned());
+        }
+        let mut isps: Vec<String> = scenario.isps.iter().map(|one| one.name.get_ref().clone()).collect();
+        isps.push("(none)".to_owned());
+        Self {
+            scenario,
+            seed,
+            dice: Dice::new(seed, u32::MAX, Purpose::Layout),
+            net: Internet::new(Dice::new(seed, u32::MAX, Purpose::Ports)),
+            carriers: vec![None; isps.len()],
+            customers: vec![0; isps.len()],
+            regions,
+            isps,
+            places: vec![],
+            setups: vec![],
+        }
+    }
+
+    fn build(mut self) -> Plan {
+        let scenario = self.scenario;
+        self.lay_links();
+        self.add_carriers();
+        for (at, server) in scenario.servers.iter().enumerate() {
+            for number in 1..=*server.count.get_ref() {
+                self.add_server(at, number);
+            }
+        }
+        for (at, home) in scenario.homes.iter().enumerate() {
+            for number in 1..=*home.count.get_ref() {
+                self.add_home(at, number);
+            }
+        }
+        self.settle_who_knows_whom();
+        let families = self.families();
+        let mut world = World::new(self.seed, self.net, scenario.unix_time);
+        for setup in self.setups {
+            world.add(setup);
+        }
+        for members in families.values() {
+            for (at, a) in members.iter().enumerate() {
+                members[at + 1..].iter().for_each(|b| world.follow(*a, *b));
+            }
+        }
+        for (place, home) in self.places.iter().filter_map(|place| {
+            let home = scenario.homes.iter().find(|home| *home.name.get_ref() == place.base)?;
+            Some((place, home))
+        }) {
+            if !home.mdns {
+                world.mute(place.segment, true);
+            }
+        }
+        let mut plan = Plan {
+            world,
+            end: nanos(scenario.duration),
+            steps: vec![],
+            undone: vec![],
+            places: self.places,
+            isps: self.isps,
+            regions: self.regions,
+            scenario: scenario.clone(),
+            new_addresses: 0,
+        };
+        plan.lay_out(&mut Dice::new(self.seed, u32::MAX, Purpose::Faults));
+        plan
+    }
+
+    fn lay_links(&mut self) {
+        let count = self.regions.len();
+        let mut distances = vec![nanos(Duration::from_millis(40)); count * count];
+        for (at, region) in self.scenario.regions.iter().enumerate() {
+            distances[at * count + at] = nanos(region.within);
+        }
+        if self.scenario.regions.is_empty() {
+            distances[0] = nanos(Duration::from_millis(8));
+        }
+        for distance in &self.scenario.distances {
+            let [a, b] = [0, 1].map(|one| position(&self.regions, Some(&distance.between[one])));
+            distances[a * count + b] = nanos(distance.one_way);
+            distances[b * count + a] = nanos(distance.one_way);
+        }
+        self.net.links.set_regions(count, distances);
+        let weather = &self.scenario.weather;
+        self.net.links.weather = Weather {
+            loss: weather.loss,
+            bursts: weather.bursts,
+            reordered: weather.reordered,
+            duplicated: weather.duplicated,
+            jitter: nanos(weather.jitter),
+        };
+    }
+
+    fn add_carriers(&mut self) {
+        for (at, isp) in self.scenario.isps.iter().enumerate() {
+            let Some(nat) = &isp.nat else { continue };
+            let region = position(&self.regions, isp.region.as_ref()) as u16;
+            let site = self.net.links.add(Site { isp: at as u16, region, access: SECOND / 1_000, up: true });
+            let outer = Some(Ipv4Addr::from(SHARED + (at as u32) * 256 + 1));
+            let base = (Ipv4Addr::new(100, 64, 0, 0), 10);
+            let kind = NatKind { gives_ports: false, capacity: 60_000, ..known(nat.get_ref()) };
+            let (segment, _) = self.net.add_network(site, INTERNET, outer, base, kind, FirewallKind::Open);
+            self.carriers[at] = Some(segment);
+        }
+    }
+
+    fn add_server(&mut self, at: usize, number: u32) {
+        let server = &self.scenario.servers[at];
+        let region = position(&self.regions, server.region.as_ref()) as u16;
+        let isp = self.isps.len() - 1;
+        let site = self.net.links.add(Site { isp: isp as u16, region, access: SECOND / 2_000, up: true });
+        let nth = self.places.len() as u32;
+        let v4 = Ipv4Addr::from(SERVERS + nth * 256 + 1);
+        let v6 = server.ipv6.then(|| Ipv6Addr::new(0x2a01, (nth >> 16) as u16, nth as u16, 0, 0, 0, 0, 1));
+        let host = self.net.add_host(site, INTERNET, Some(v4), v6);
+        let base = server.name.get_ref().clone();
+        let name = if *server.count.get_ref() == 1 { base.clone() } else { format!("{base}.{number}") };
+        self.net.add_name(&format!("{name}.example"), vec![v4.into()]);
+        let place = Place { name, base, site, segment: INTERNET, router: None, isp, nodes: vec![host], family: None };
+        self.places.push(place);
+        self.setup(Config::server(), 0, 0);
+    }
+
+    fn add_home(&mut self, at: usize, number: u32) {
+        let home = &self.scenario.homes[at];
+        let isp = position_or_last(&self.isps, home.isp.as_ref());
+        let provider = self.scenario.isps.get(isp);
+        let region = position(&self.regions, provider.and_then(|isp| isp.region.as_ref())) as u16;
+        let access = nanos(provider.map_or(Duration::from_millis(7), |isp| isp.access));
+        // Lines of one provider differ.
+        let access = access / 2 + self.dice.below(access.max(1));
+        let site = self.net.links.add(Site { isp: isp as u16, region, access, up: true });
+        self.customers[isp] += 1;
+        let customer = self.customers[isp];
+        let mut kind = self.draw(home.nat.get_ref());
+        kind.gives_ports |= home.gives_ports;
+        let firewall = if home.open_ipv6 { FirewallKind::Open } else { FirewallKind::Stateful };
+        let base = (Ipv4Addr::new(192, 168, 1, 0), 24);
+        let (outside, outer) = match self.carriers[isp] {
+            Some(carrier) => (carrier, None),
+            None => (INTERNET, Some(Ipv4Addr::from(HOMES + ((isp as u32) << PER_ISP) + customer))),
+        };
+        let (segment, router) = self.net.add_network(site, outside, outer, base, kind, firewall);
+        let ipv6 = provider.is_some_and(|isp| isp.ipv6);
+        let prefix = |node: u32| {
+            let [high, low] = [(customer >> 16) as u16, customer as u16];
+            Ipv6Addr::new(0x2a00, isp as u16, high, low, 0, 0, 0, node as u16)
+        };
+        let nodes: Vec<HostId> =
+            (1..=home.nodes).map(|node| self.net.add_host(site, segment, None, ipv6.then(|| prefix(node)))).collect();
+        let base = home.name.get_ref().clone();
+        let name = if *home.count.get_ref() == 1 { base.clone() } else { format!("{base}.{number}") };
+        let family = home.family.clone();
+        let count = nodes.len();
+        self.places.push(Place { name, base, site, segment, router: Some(router), isp, nodes, family });
+        for _ in 0..count {
+            let config = match home.role {
+                NodeRole::Family => Config::family_node(),
+                NodeRole::Desktop => Config::desktop(),
+                NodeRole::Server => Config::server(),
+            };
+            self.setup(config, home.clock_offset, home.clock_drift);
+        }
+    }
+
+    fn setup(&mut self, config: Config, clock_offset: i64, drift: i32) {
+        #[expect(clippy::expect_used, reason = "presets are valid")]
+        let config = config.validate().expect("a preset");
+        let slack = nanos(self.scenario.weather.wake_slack);
+        let synced = clock_offset == 0;
+        self.setups.push(Setup { config, slack, clock_offset, synced, drift });
+    }
+
+    fn draw(&mut self, mix: &Mix) -> NatKind {
+        match mix {
+            Mix::One(name) => known(name),
+            Mix::Several(all) => {
+                let sum: u32 = all.values().sum();
+                let mut left = self.dice.below(sum.into()) as u32;
+                for (name, share) in all {
+                    if left < *share {
+                        return known(name);
+                    }
+                    left -= share;
+                }
+                NatKind::port_restricted()
+            }
+        }
+    }
+
+    fn families(&self) -> BTreeMap<String, Vec<HostId>> {
+        let mut families: BTreeMap<String, Vec<HostId>> = BTreeMap::new();
+        for place in &self.places {
+            if let Some(family) = &place.family {
+                families.entry(family.clone()).or_default().extend(&place.nodes);
+            }
+        }
+        families
+    }
+
+    fn settle_who_knows_whom(&mut self) {
+        let families = self.families();
+        for place in &self.places {
+            let scenario = self.scenario;
+            let home = scenario.homes.iter().find(|home| *home.name.get_ref() == place.base);
+            let server = scenario.servers.iter().find(|server| *server.name.get_ref() == place.base);
+            let none: &[Spanned<String>] = &[];
+            let bootstrap = home.map_or(none, |home| &home.bootstrap);
+            let bootstrap = server.map_or(bootstrap, |server| &server.bootstrap);
+            let relays = home.map_or(none, |home| &home.relays);
+            let named = |names: &[Spanned<String>], dns: bool| -> Vec<PeerAddress> {
+                let places = names.iter().flat_map(|name| {
+                    self.places.iter().filter(move |other| other.base == *name.get_ref() && other.router.is_none())
+                });
+                places
+                    .filter_map(|other| {
+                        let host = *other.nodes.first()?;
+                        let ip = self.net.host(host).v4?;
+                        let address = if dns {
+                            format!("/dns4/{}.example/udp/4001/quic-v1", other.name).parse().ok()?
+                        } else {
+                            Address::ip(ip.into(), 4001, Transport::Quic)
+                        };
+                        Some(PeerAddress::new(peer_id(host), address))
+                    })
+                    .take(8)
+                    .collect()
+            };
+            let (bootstrap, relays) = (named(bootstrap, true), named(relays, false));
+            let family = place.family.as_ref().and_then(|family| families.get(family));
+            for node in &place.nodes {
+                let mut config = Config::from(self.setups[*node as usize].config.clone());
+                config.bootstrap = bootstrap.iter().filter(|one| one.peer != Some(peer_id(*node))).cloned().collect();
+                config.nat.relays.clone_from(&relays);
+                let others = family.into_iter().flatten().filter(|other| *other != node);
+                config.pinned =
+                    others.map(|other| PinnedPeer { peer: peer_id(*other), addresses: vec![] }).take(40).collect();
+                #[expect(clippy::expect_used, reason = "what is named was checked")]
+                let config = config.validate().expect("a scenario's settings");
+                self.setups[*node as usize].config = config;
+            }
+        }
+    }
+}
+
+fn known(name: &str) -> NatKind {
+    kind_of(name).unwrap_or(NatKind::port_restricted())
+}
+
+pub(super) fn position(names: &[String], name: Option<&Spanned<String>>) -> usize {
+    name.and_then(|name| names.iter().position(|known| known == name.get_ref())).unwrap_or(0)
+}
+
+fn position_or_last(names: &[String], name: Option<&Spanned<String>>) -> usize {
+    name.and_then(|name| names.iter().position(|known| known == name.get_ref())).unwrap_or(names.len() - 1)
+}
+
+pub(super) const fn nanos(span: Duration) -> u64 {
+    span.as_nanos() as u64
+}

@@ -1,0 +1,357 @@
+//! Relays: places that are asked for, renewed and lost, and circuits through them.
+//!
+//! The stock relay client renews by itself when three quarters of a reservation are over, as its own wall clock sees it:
+//! a machine whose clock is wrong renews too late, or is told nonsense (LIBP2P.md 1). The stock server forgets a place
+//! with its connection, or after an hour.
+
+use kinfolk_core::{
+    Address, Audience, Circuit as CircuitAddress, CircuitLimit, CloseCause, CommandId, DialError, Event, Origin,
+    PeerId, Refusal, ReserveError, Transport, network_of,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    What, World,
+    connections::{Body, Circuit, limit_nanos},
+    dialing::Asker,
+    peer_id,
+};
+use crate::engine::{Key, MILLI, Moment, SECOND};
+
+/// What a machine does for others.
+#[derive(Default)]
+pub(super) struct Serving {
+    places: Vec<Place>,
+    /// Circuits that are open here.
+    circuits: Vec<Key>,
+}
+
+struct Place {
+    peer: u32,
+    conn: Key,
+    until: Moment,
+    network: IpAddr,
+}
+
+/// A place that a relay keeps for a machine, or is asked for.
+pub(super) struct Reservation {
+    relay: u32,
+    conn: Key,
+    command: CommandId,
+    held: bool,
+    renew_at: Moment,
+}
+
+/// What a relay says to a reservation.
+pub(super) enum Answer {
+    Yes { limit: Option<CircuitLimit>, addresses: Vec<Address>, expires: u64 },
+    No(ReserveError),
+}
+
+/// The stock relay's reservation, in seconds.
+const LIFETIME: u64 = 3_600;
+
+impl World {
+    /// The core asks a relay for a place.
+    pub(super) fn reserve(&mut self, node: u32, command: CommandId, relay: &PeerId) {
+        let index = self.index(relay);
+        let conn = index.and_then(|relay| self.direct_to(node, relay));
+        let (Some(relay), Some(conn)) = (index, conn) else {
+            let error = ReserveError::ConnectionLost;
+            return self.say_now(node, Event::ReservationEnded { reservation: command, error });
+        };
+        let reservations = &mut self.machines[node as usize].reservations;
+        match reservations.iter_mut().find(|one| one.relay == relay) {
+            Some(known) => (known.command, known.conn) = (command, conn),
+            None => reservations.push(Reservation { relay, conn, command, held: false, renew_at: Moment::MAX }),
+        }
+        let side = self.conns.get(conn).map_or(0, |conn| conn.side_of(node));
+        self.send(conn, side, Body::Reserve(command));
+    }
+
+    pub(super) fn unreserve(&mut self, node: u32, command: CommandId, reservation: CommandId) {
+        let reservations = &mut self.machines[node as usize].reservations;
+        match reservations.iter().position(|one| one.command == reservation) {
+            Some(at) => {
+                reservations.remove(at);
+                let error = ReserveError::Ours;
+                self.say_now(node, Event::ReservationEnded { reservation, error });
+            }
+            None => self.say_now(node, Event::Refused { command, refusal: Refusal::Gone }),
+        }
+    }
+
+    /// A relay is asked for a place.
+    pub(super) fn reserve_asked(&mut self, conn: Key, command: CommandId) {
+        let Some(known) = self.conns.get(conn) else { return };
+        let [a, b] = [known.ends[0].node, known.ends[1].node];
+        // Whoever has an open command of this number on this connection is the one that asks.
+        let asks = |node: u32| {
+            let mut all = self.machines[node as usize].reservations.iter();
+            all.any(|one| one.command == command && one.conn == conn)
+        };
+        let (client, relay) = if asks(a) { (a, b) } else { (b, a) };
+        let network = network_of(known.ends[usize::from(known.side_of(relay))].remote.ip());
+        let answer = self.judge(relay, client, conn, network);
+        let side = self.conns.get(conn).map_or(0, |conn| conn.side_of(relay));
+        self.send(conn, side, Body::ReserveAnswer(command, answer));
+    }
+
+    fn judge(&mut self, relay: u32, client: u32, conn: Key, network: IpAddr) -> Answer {
+        let now = self.now;
+        let machine = &mut self.machines[relay as usize];
+        let limits = &machine.setup.config.relay;
+        let global: Vec<Address> = machine.advertised.iter().filter(|address| !address.is_relayed()).cloned().collect();
+        match machine.services.0 {
+            // Without an address of its own a stock relay does not even name the protocol.
+            Audience::Nobody => return Answer::No(ReserveError::Unsupported),
+            _ if global.is_empty() => return Answer::No(ReserveError::Unsupported),
+            Audience::Members if !machine.members.contains(&client) => return Answer::No(ReserveError::Forbidden),
+            Audience::Members | Audience::Anyone => {}
+        }
+        let places = &mut machine.serving.places;
+        places.retain(|place| place.until > now);
+        let mine = places.iter().position(|place| place.peer == client);
+        let near = places.iter().filter(|place| place.network == network).count();
+        let full = places.len() >= limits.reservations as usize || near >= limits.reservations_per_network as usize;
+        if mine.is_none() && full {
+            return Answer::No(ReserveError::Full);
+        }
+        let until = now + LIFETIME * SECOND;
+        let limit = Some(CircuitLimit { duration: Some(limits.duration), bytes: Some(limits.bytes) });
+        let place = Place { peer: client, conn, until, network };
+        match mine {
+            // It sits on the first connection (LIBP2P.md 30).
+            Some(at) => places[at].until = until,
+            None => places.push(place),
+        }
+        let expires = machine.unix_time(now, self.unix_time) + LIFETIME;
+        self.queue.push(until, relay, What::Reservation(client));
+        let addresses = global
+            .into_iter()
+            .map(|via| Address::Relayed(Box::new(CircuitAddress { relay: peer_id(relay), via: Some(via) })));
+        let addresses = addresses.collect();
+        if mine.is_none() {
+            self.tell_serving(relay, client);
+        }
+        Answer::Yes { limit, addresses, expires }
+    }
+
+    fn tell_serving(&mut self, relay: u32, peer: u32) {
+        let serving = &self.machines[relay as usize].serving;
+        let reserved = serving.places.iter().any(|place| place.peer == peer);
+        let open = serving.circuits.iter().filter_map(|key| self.conns.get(*key));
+        let circuits = open.filter(|conn| conn.ends.iter().any(|end| end.node == peer)).count() as u32;
+        self.say_now(relay, Event::Serving { peer: peer_id(peer), reserved, circuits });
+    }
+
+    /// A relay has answered.
+    pub(super) fn reserve_answered(&mut self, conn: Key, command: CommandId, answer: Answer) {
+        let Some(known) = self.conns.get(conn) else { return };
+        let [a, b] = [known.ends[0].node, known.ends[1].node];
+        let asked = |node: u32| self.machines[node as usize].reservations.iter().any(|one| one.command == command);
+        let node = if asked(a) { a } else { b };
+        let unix_time = self.machines[node as usize].unix_time(self.now, self.unix_time);
+        let now = self.now;
+        let reservations = &mut self.machines[node as usize].reservations;
+        let Some(at) = reservations.iter().position(|one| one.command == command) else { return };
+        match answer {
+            Answer::Yes { expires, .. } if expires <= unix_time => {
+                reservations.remove(at);
+                let error = ReserveError::Malformed;
+                self.tell(node, Event::ReservationEnded { reservation: command, error });
+            }
+            Answer::Yes { limit, addresses, expires } => {
+                let left = (expires - unix_time).saturating_mul(SECOND);
+                let first = !reservations[at].held;
+                reservations[at].held = true;
+                reservations[at].renew_at = now.saturating_add(left / 4 * 3);
+                let (relay, renew_at) = (reservations[at].relay, reservations[at].renew_at);
+                self.queue.push(renew_at, node, What::Reservation(relay));
+                self.tell(node, Event::Reserved { reservation: command, limit });
+                if first {
+                    for address in addresses {
+                        self.tell(node, Event::ReservedAt { reservation: command, address });
+                    }
+                }
+            }
+            Answer::No(error) => {
+                reservations.remove(at);
+                self.tell(node, Event::ReservationEnded { reservation: command, error });
+            }
+        }
+    }
+
+    /// A place here may be over; or one elsewhere is renewed by the library.
+    pub(super) fn reservation_due(&mut self, node: u32, other: u32) {
+        let now = self.now;
+        let machine = &mut self.machines[node as usize];
+        if !machine.on {
+            return;
+        }
+        let before = machine.serving.places.len();
+        machine.serving.places.retain(|place| place.peer != other || place.until > now);
+        let lost = machine.serving.places.len() < before;
+        let renew = machine.reservations.iter().find(|one| one.relay == other && one.held && one.renew_at <= now);
+        let renew = renew.map(|one| (one.conn, one.command));
+        if lost {
+            self.tell_serving(node, other);
+        }
+        if let Some((conn, command)) = renew {
+            let side = self.conns.get(conn).map_or(0, |conn| conn.side_of(node));
+            self.send(conn, side, Body::Reserve(command));
+        }
+    }
+
+    /// A connection's end at `node` has closed: places on it are lost, on both sides of it.
+    pub(super) fn reservations_on(&mut self, conn: Key, node: u32) {
+        let machine = &mut self.machines[node as usize];
+        let lost = machine.reservations.iter().position(|one| one.conn == conn);
+        if let Some(at) = lost {
+            let reservation = machine.reservations.remove(at).command;
+            let error = ReserveError::ConnectionLost;
+            self.say_now(node, Event::ReservationEnded { reservation, error });
+        }
+        let machine = &mut self.machines[node as usize];
+        if let Some(at) = machine.serving.places.iter().position(|place| place.conn == conn) {
+            let peer = machine.serving.places.remove(at).peer;
+            self.tell_serving(node, peer);
+        }
+    }
+
+    /// A relay is asked for a way to somebody.
+    pub(super) fn circuit_asked(&mut self, leg: Key, dial: Key, at: u8) {
+        let Some((source, peer, ..)) = self.dial_of(dial) else { return };
+        let Some(known) = self.conns.get(leg) else { return };
+        let to_relay = known.side_of(source);
+        let relay = known.ends[usize::from(1 - to_relay)].node;
+        let first = known.rtt;
+        let machine = &self.machines[relay as usize];
+        let limits = &machine.setup.config.relay;
+        let target = peer.and_then(|peer| self.index(&peer));
+        let place = machine.serving.places.iter().find(|place| Some(place.peer) == target && place.until > self.now);
+        let busy = machine.serving.circuits.len() >= limits.circuits as usize;
+        let refused = match (machine.services.0, place) {
+            (Audience::Nobody, _) => Some("the relay does not relay"),
+            (_, None) => Some("the relay keeps no place for the peer"),
+            (_, Some(_)) if busy => Some("the relay is full"),
+            (_, Some(_)) => None,
+        };
+        let limit = Some(CircuitLimit { duration: Some(limits.duration), bytes: Some(limits.bytes) });
+        if let Some(text) = refused {
+            let error = DialError::Other(text.to_owned());
+            return self.send(leg, 1 - to_relay, Body::CircuitDenied(dial, at, error));
+        }
+        let Some((target, second)) = place.map(|place| (place.peer, place.conn)) else { return };
+        let side = self.conns.get(second).map_or(0, |conn| conn.side_of(relay));
+        // STOP to the target and back, the relay's word back, and Noise over both legs.
+        let Some(way) = self.one_way(second, side) else { return };
+        let took = 2 * way + first / 2 + first + 2 * way + self.machines[source as usize].dice.below(3 * MILLI);
+        let through = super::punch::Through { relay, legs: [leg, second], limit, target };
+        self.open_circuit(dial, at, through, took);
+    }
+
+    /// The circuit stands, on both sides.
+    pub(super) fn circuit_stands(&mut self, dial: Key, at: u8, through: super::punch::Through) {
+        let Some((node, _, began, asker)) = self.dial_of(dial) else { return };
+        let Some(address) = self.attempt_address(dial, at) else { return };
+        let super::punch::Through { relay, legs, limit, target } = through;
+        let whole = |key: &Key| self.conns.get(*key).is_some_and(super::connections::Conn::is_whole);
+        if !legs.iter().all(whole) || !self.machines[target as usize].on || target == node {
+            return;
+        }
+        let rtt = legs.iter().filter_map(|key| self.conns.get(*key)).map(|conn| conn.rtt).sum();
+        let took = Duration::from_nanos(self.now - began);
+        self.end_dial(dial);
+        let origin = match asker {
+            Asker::Core(command) => Origin::Dial(command),
+            Asker::Held(held) | Asker::Probe(_, held) => Origin::Held(held),
+            Asker::Punch(_, command) => Origin::Punch(command),
+        };
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let via = Some(Circuit { relay, legs, limit });
+        let conn = self.establish(
+            node,
+            target,
+            Transport::Quic,
+            [0, 0],
+            [nowhere; 2],
+            address,
+            [origin, Origin::Inbound],
+            rtt,
+            took,
+            via,
+        );
+        self.machines[relay as usize].serving.circuits.push(conn);
+        if let Some(duration) = limit_nanos(limit) {
+            self.queue.push(self.now.saturating_add(duration), relay, What::CircuitOver(conn));
+        }
+        for peer in [node, target] {
+            self.tell_serving(relay, peer);
+        }
+    }
+
+    /// A circuit's time is over: the relay cuts it, without a warning.
+    pub(super) fn circuit_over(&mut self, conn: Key) {
+        if self.conns.get(conn).is_none() {
+            return;
+        }
+        for side in [0, 1] {
+            self.end_side(conn, side, CloseCause::Remote);
+        }
+        self.circuit_closed(conn);
+    }
+
+    fn circuit_closed(&mut self, conn: Key) {
+        let Some(known) = self.conns.get(conn) else { return };
+        let Some(circuit) = &known.via else { return };
+        let (relay, peers) = (circuit.relay, [known.ends[0].node, known.ends[1].node]);
+        let circuits = &mut self.machines[relay as usize].serving.circuits;
+        let before = circuits.len();
+        circuits.retain(|other| *other != conn);
+        if circuits.len() < before {
+            for peer in peers {
+                self.tell_serving(relay, peer);
+            }
+        }
+    }
+
+    /// A connection's end has closed: circuits over it end, on each side as soon as that can be known there. If the
+    /// connection is a circuit itself, its relay notices.
+    pub(super) fn circuits_on(&mut self, conn: Key) {
+        self.circuit_closed(conn);
+        let Some(known) = self.conns.get(conn) else { return };
+        for relay in [known.ends[0].node, known.ends[1].node] {
+            let over: Vec<Key> = self.machines[relay as usize]
+                .serving
+                .circuits
+                .iter()
+                .copied()
+                .filter(|key| {
+                    let via = self.conns.get(*key).and_then(|conn| conn.via.as_ref());
+                    via.is_some_and(|via| via.relay == relay && via.legs.contains(&conn))
+                })
+                .collect();
+            for circuit in over {
+                self.queue.push(self.now + MILLI, relay, What::CircuitOver(circuit));
+            }
+        }
+    }
+
+    /// A relay's program has ended: what is cut with it.
+    pub(super) fn relay_gone(&mut self, node: u32) {
+        let circuits = std::mem::take(&mut self.machines[node as usize].serving.circuits);
+        for circuit in circuits {
+            // Both sides would learn it from their legs; over QUIC, late.
+            self.queue.push(self.now + 2 * SECOND, node, What::CircuitOver(circuit));
+        }
+    }
+
+    pub(super) fn direct_to(&self, node: u32, peer: u32) -> Option<Key> {
+        let conn = self.connection_to(node, peer)?;
+        self.conns.get(conn).is_some_and(|conn| conn.via.is_none()).then_some(conn)
+    }
+}
