@@ -91,6 +91,45 @@ async fn meet(through: Through, one: Side, other: Side) {
     pair.world.finish().await;
 }
 
+/// Two networks with IPv6 alone. A firewall without NAT is one that lets in whoever was sent to, so all pairs can.
+#[expect(clippy::print_stdout, reason = "the times are asked for")]
+async fn meet_by_ipv6(shut: [bool; 2]) {
+    let pair = Pair::new([Side::Public, Side::Public]).await;
+    for (site, shut) in pair.sites.iter().zip(shut) {
+        site.only_ipv6();
+        if shut {
+            site.shut();
+        }
+    }
+    let ip = pair.server.device().ip6();
+    let known = ["udp/4001/quic-v1", "tcp/4001"].map(|port| format!("/ip6/{ip}/{port}/p2p/{}", pair.server.peer_id()));
+    for node in &pair.nodes {
+        node.set("bootstrap", format!("{known:?}"));
+    }
+    pair.start().await;
+    pair.on_one_direct_connection(Duration::from_secs(60)).await;
+    let [a, b] = &pair.nodes;
+    let address = &a.connected(b).await.unwrap().connections[0].address;
+    assert!(address.to_string().starts_with("/ip6/2a0e:b107:40:"), "{address}");
+    println!("IPv6, shut: {shut:?} {}", pair.met());
+    pair.world.finish().await;
+}
+
+#[tokio::test]
+async fn ipv6_without_firewalls() {
+    meet_by_ipv6([false, false]).await;
+}
+
+#[tokio::test]
+async fn ipv6_with_a_firewall_on_one_side() {
+    meet_by_ipv6([false, true]).await;
+}
+
+#[tokio::test]
+async fn ipv6_with_firewalls_on_both_sides() {
+    meet_by_ipv6([true, true]).await;
+}
+
 /// Each tells its user that, and why, the other one stays on the relay.
 fn says_why(pair: &Pair) -> Option<()> {
     let says = |node: &Node, other: &Node| {
