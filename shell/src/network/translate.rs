@@ -62,8 +62,10 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             }
             SwarmEvent::IncomingConnection { .. } => self.counters.count("connections.knocks"),
-            SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
-                self.on_knock(&send_back_addr, &error, peer_id);
+            SwarmEvent::IncomingConnectionError { local_addr, send_back_addr, error, peer_id, .. } => {
+                // Whoever comes through a relay has no address but that.
+                let from = if ids::is_relayed(&local_addr) { &local_addr } else { &send_back_addr };
+                self.on_knock(from, &error, peer_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.on_dial_failed(connection_id, &error);
