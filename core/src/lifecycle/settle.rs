@@ -141,14 +141,16 @@ impl PeerLifecycle {
             return;
         }
         let stranger = !peer.capabilities().contains(Capabilities::NETWORK) && !peer.is_kept();
+        let past_its_purpose = |connection: &Connection| {
+            let probe = connection.for_probe && connection.since + PROBE <= now;
+            probe || (stranger && connection.for_lookup && connection.since + LOOKUP <= now)
+        };
         let overdue: Vec<(ConnectionId, Reason)> = peer
             .standing()
             .filter_map(|connection| {
                 if connection.alive + SILENCE <= now {
                     Some((connection.id, Reason::PingsLost))
-                } else if connection.for_probe && connection.since + PROBE <= now {
-                    Some((connection.id, Reason::NotNeeded))
-                } else if stranger && connection.for_lookup && connection.since + LOOKUP <= now {
+                } else if past_its_purpose(connection) {
                     Some((connection.id, Reason::NotNeeded))
                 } else {
                     None

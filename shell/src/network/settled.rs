@@ -62,7 +62,7 @@ impl<P: OutboundUpgradeSend> UpgradeInfo for Twice<P> {
     type InfoIter = std::vec::IntoIter<P::Info>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let mut infos: Vec<P::Info> = self.0.protocol_info().into_iter().collect();
+        let mut infos: Vec<P::Info> = self.0.protocol_info().collect();
         if let Some(last) = infos.last().filter(|last| (self.1)(last.as_ref())) {
             infos.push(last.clone());
         }
