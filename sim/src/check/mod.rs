@@ -17,6 +17,10 @@
 //! | 12 | who can meet, meets | the scenario's end |
 //! | 13 | every request is answered in time | each minute |
 
+mod grammar;
+
+pub use grammar::{Grammar, Wrong};
+
 use std::{collections::BTreeMap, fmt};
 
 use kinfolk_core::{
@@ -54,11 +58,19 @@ pub(crate) struct Watch {
 /// What is known of one node's promises.
 #[derive(Debug, Default)]
 struct Node {
-    dials: FxHashMap<CommandId, Time>,
+    dials: FxHashMap<CommandId, Dial>,
     queries: FxHashMap<CommandId, Time>,
     probes: FxHashMap<CommandId, Time>,
     asks: BTreeMap<RequestId, Moment>,
     flipped: Option<Time>,
+}
+
+/// A dial under way.
+#[derive(Debug)]
+struct Dial {
+    since: Time,
+    peer: Option<PeerId>,
+    addresses: Vec<Address>,
 }
 
 /// Findings that are kept.
@@ -103,14 +115,20 @@ impl Watch {
         self.nodes[node as usize].asks.insert(request, until);
     }
 
-    pub(crate) fn told(&mut self, _now: Moment, node: HostId, _machine: &Machine, event: &Event) {
-        let node = &mut self.nodes[node as usize];
+    pub(crate) fn told(&mut self, now: Moment, index: HostId, event: &Event) {
+        let node = &mut self.nodes[index as usize];
         if let Event::Connected { origin: Origin::Dial(dial), .. } | Event::DialFailed { dial, .. } = event {
-            node.dials.remove(dial);
+            if node.dials.remove(dial).is_none() {
+                // By a dial that the core gave up in the meantime: `dial_timeout` is longer than the shell's, so never.
+                self.find(now, Some(index), 11, format!("dial {dial} is answered twice, or was never made"));
+            }
         } else if let Event::QueryEnded { query, .. } = event {
             node.queries.remove(query);
         } else if let Event::Probed { probe, .. } = event {
             node.probes.remove(probe);
+        } else if matches!(event, Event::Interfaces(_) | Event::Resumed { .. }) {
+            // In another network everything may be different.
+            node.flipped = None;
         } else if let Event::Refused { command, .. } = event {
             node.dials.remove(command);
             node.queries.remove(command);
@@ -125,8 +143,14 @@ impl Watch {
         let mut wrong = None;
         match &command.action {
             Action::Dial { peer, addresses } => {
-                node.dials.insert(command.id, t);
                 wrong = dial_is_wrong(machine, *peer, addresses, &command.reason);
+                let dial = Dial { since: t, peer: *peer, addresses: addresses.clone() };
+                // Directly and through a relay are two dials, and so are a bootstrap peer's name and its address.
+                let common = |other: &Dial| addresses.iter().any(|address| other.addresses.contains(address));
+                if node.dials.values().any(|other| peer.is_some() && other.peer == *peer && common(other)) {
+                    wrong = Some((4, "the same address of a peer is dialled twice at once".to_owned()));
+                }
+                node.dials.insert(command.id, dial);
                 if node.dials.len() > config.lifecycle.dial_slots as usize {
                     let slots = config.lifecycle.dial_slots;
                     wrong = Some((4, format!("{} dials at once, {slots} allowed", node.dials.len())));
@@ -155,8 +179,12 @@ impl Watch {
             Action::Advertise { address } => wrong = told_is_wrong(address),
             Action::Close { peer, .. } => {
                 let pinned = config.pinned.iter().any(|pinned| pinned.peer == *peer);
-                if pinned && matches!(command.reason, Reason::OverBudget { .. } | Reason::NotNeeded) {
-                    wrong = Some((9, format!("{peer} is pinned, and closed, because {}", command.reason)));
+                let trimmed = matches!(command.reason, Reason::OverBudget { .. } | Reason::NotNeeded);
+                // One of several may go: a dial-back, say.
+                let left =
+                    || machine.core.view().and_then(|view| view.peer(peer)).map_or(0, |peer| peer.connections.len());
+                if pinned && trimmed && left() == 0 {
+                    wrong = Some((9, format!("{peer} is pinned, and left, because {}", command.reason)));
                 }
             }
             Action::Answer { request, .. } => {
@@ -221,7 +249,7 @@ impl Watch {
         let grace = std::time::Duration::from_nanos(GRACE + machine.setup.slack);
         // The sum does not depend on the order.
         let late = |all: &FxHashMap<CommandId, Time>, patience| all.values().any(|since| *since + patience + grace < t);
-        if late(&node.dials, config.lifecycle.dial_timeout) {
+        if node.dials.values().any(|dial| dial.since + config.lifecycle.dial_timeout + grace < t) {
             // The core gives up by itself; the shell's own time-outs are shorter, so an answer is overdue.
             return Some((11, "a dial was never answered".to_owned()));
         }

@@ -544,6 +544,8 @@ impl World {
     /// Tells all connected peers of changes.
     pub(super) fn push_identity(&mut self, node: HostId) {
         let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|(_, key)| *key).collect();
+        #[cfg(feature = "museum")]
+        let conns = self.walk(conns);
         for key in conns {
             if let Some(conn) = self.conns.get(key) {
                 let side = conn.side_of(node);

@@ -13,6 +13,8 @@ mod execute;
 mod kademlia;
 mod machine;
 mod mdns;
+#[cfg(feature = "museum")]
+mod museum;
 mod outcome;
 mod ports;
 mod probes;
@@ -20,6 +22,8 @@ mod punch;
 mod relay;
 
 pub use machine::{End, Machine, Setup, peer_id, peer_index};
+#[cfg(feature = "museum")]
+pub use museum::Plant;
 pub use outcome::Pair;
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
@@ -152,6 +156,8 @@ pub struct World {
     planned: Vec<u32>,
     unix_time: u64,
     spin: (Moment, u64),
+    #[cfg(feature = "museum")]
+    plant: Option<museum::Plant>,
 }
 
 /// Steps at one moment above which the world spins.
@@ -185,6 +191,8 @@ impl World {
             planned: Vec::new(),
             unix_time,
             spin: (0, 0),
+            #[cfg(feature = "museum")]
+            plant: None,
         }
     }
 
@@ -355,7 +363,12 @@ impl World {
         self.counts.events += 1;
         self.digest.word(u64::from(node) << 32 ^ self.now);
         self.digest.value(&event);
-        self.watch.told(self.now, node, machine, &event);
+        self.watch.told(self.now, node, &event);
+        #[cfg(feature = "museum")]
+        if self.is_overheard(&event) {
+            return;
+        }
+        let machine = &self.machines[node as usize];
         let t = machine.local(self.now);
         self.hand(node, t, event);
     }
@@ -372,6 +385,8 @@ impl World {
         }
         let t = machine.local(self.now);
         match machine.core.next_deadline() {
+            #[cfg(feature = "museum")]
+            Some(deadline) if deadline.at <= t && self.is_forgotten(deadline.reason) => {}
             Some(deadline) if deadline.at <= t => {
                 self.counts.wakes += 1;
                 self.digest.word(u64::from(node) << 32 ^ self.now ^ 1 << 63);
@@ -393,6 +408,11 @@ impl World {
         let mut drained = 0u32;
         while let Some(command) = self.machines[node as usize].core.next_command() {
             drained += 1;
+            #[cfg(feature = "museum")]
+            for command in self.planted(node, command) {
+                self.command(node, &command);
+            }
+            #[cfg(not(feature = "museum"))]
             self.command(node, &command);
             if drained > 100_000 {
                 self.watch.find(self.now, Some(node), 2, "one input, endless commands".to_owned());
@@ -414,6 +434,12 @@ impl World {
     fn arm(&mut self, node: u32) {
         let machine = &mut self.machines[node as usize];
         let Some(deadline) = machine.core.next_deadline() else { return };
+        #[cfg(feature = "museum")]
+        let deadline = if self.plant == Some(museum::Plant::PastDeadline) {
+            kinfolk_core::Deadline { at: Time::ZERO, ..deadline }
+        } else {
+            deadline
+        };
         let mut at = machine.moment(deadline.at);
         if at <= self.now {
             self.watch.find(
