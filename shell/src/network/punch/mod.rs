@@ -33,8 +33,9 @@
 //!
 //! Over TCP both SYNs must cross: many home routers answer a SYN that comes too early with a reset, which ends the dial
 //! and spoils the ports for a while. And the dialler's must leave a little before the other one, which an open other end
-//! would take for a dial: then both sides are listeners. Seen on NATs in network namespaces: routers that drop such a
-//! SYN forgive any timing, those that reset never do where the way between the peers is shorter than the difference.
+//! would take for a dial: then both sides are listeners. Seen on NATs in network namespaces: where routers drop a SYN
+//! that comes too early any such timing works; where they reset it, none does if one router hears the other's SYN before
+//! its own side's has passed.
 //!
 //! Under stress: a peer has one unanswered proposal on each connection, all together have 64, what is more is dropped
 //! and counted; a proposal that nobody answers, and a talk that does not end, are dropped after 20 s; messages have at
