@@ -137,6 +137,17 @@ async fn a_side_that_accepts_need_not_know_where_the_other_one_is() {
 }
 
 #[tokio::test]
+async fn a_side_that_accepts_waits_also_when_its_own_dial_has_failed() {
+    let mut pair = Pair::start().await;
+    let punch = pair.a.propose(pair.at_a, pair.b.id(), Transport::Quic);
+    let offer = pair.offer(1).await;
+    // Nothing listens by IPv6, so no hole can be made there: an error at once.
+    let hopeless = ["/ip6/::1/udp/4001/quic-v1".parse().unwrap()];
+    let answer = pair.b.answer(&offer, Transport::Quic, PunchRole::Accept, &hopeless);
+    assert_eq!(pair.direct([punch, answer]).await, [Direction::Outbound, Direction::Inbound]);
+}
+
+#[tokio::test]
 async fn of_several_addresses_one_leads_there() {
     let mut pair = Pair::start().await;
     let (_socket, elsewhere) = nowhere();
