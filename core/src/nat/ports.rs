@@ -132,12 +132,15 @@ impl Ports {
     fn missing(&mut self, cx: &mut Cx<'_>, transport: Transport, reason: Reason) {
         let Some(port) = self.asked.get_mut(&transport) else { return };
         let (answer, wait) = match port.answer {
-            Answer::Awaited(_) => (Answer::Missing, ASK_AGAIN.saturating_mul(1 << port.misses.min(12)).min(ASK_AGAIN_MAX)),
+            Answer::Awaited(_) => {
+                (Answer::Missing, ASK_AGAIN.saturating_mul(1 << port.misses.min(12)).min(ASK_AGAIN_MAX))
+            }
             Answer::Given(_) => (Answer::TakenBack, ASK_SOON),
             Answer::Missing | Answer::TakenBack | Answer::CannotAsk => return,
         };
         port.answer = answer;
-        port.again_at = cx.now + jitter::vary(wait, jitter::draw(cx.seed, Purpose::MapPort, port.number.into(), port.misses.into()));
+        port.again_at = cx.now
+            + jitter::vary(wait, jitter::draw(cx.seed, Purpose::MapPort, port.number.into(), port.misses.into()));
         // Said once; that it is still so is no news.
         if port.misses == 0 {
             cx.tell(Notice::PortNotMapped { transport }, reason);
