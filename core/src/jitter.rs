@@ -24,6 +24,7 @@ pub(crate) enum Purpose {
     Reserve = 13,
     Punch = 14,
     Probe = 15,
+    MapPort = 16,
 }
 
 pub(crate) fn draw(seed: u64, purpose: Purpose, key: u64, attempt: u64) -> u64 {

@@ -186,6 +186,18 @@ fn what_a_relay_answers_decides_when_it_is_asked_again() {
 }
 
 #[test]
+fn a_relay_that_has_just_started_is_asked_again_when_it_says_that_it_relays() {
+    let mut rig = node();
+    let connection = meets(&mut rig, 1, 50);
+    ends(&mut rig, 1, ReserveError::Unsupported);
+    rig.take();
+    rig.live(secs(60));
+    assert_eq!(asked(&rig), [0; 0]);
+    rig.identified_as(connection, 1, relay_at(1));
+    assert_eq!(asked(&rig), [1]);
+}
+
+#[test]
 fn a_full_relay_rests_for_an_hour_where_there_are_others() {
     let mut rig = node();
     for n in 1..=3 {

@@ -188,22 +188,31 @@ impl Pair {
             }
         }
         match program {
-            Program::Plain => Self::plain(world, centre, [&relay, &far, &near]).await,
+            Program::Plain => Self::plain(world, centre, [&relay, &far, &near], [one, other]).await,
             Program::Kinfolk => Self::kinfolk(world, centre, [&relay, &far, &near]).await,
         }
     }
 
-    async fn plain(world: World, centre: Site, [relay, far, near]: [&Device; 3]) -> Self {
+    async fn plain(world: World, centre: Site, [relay, far, near]: [&Device; 3], sides: [Side; 2]) -> Self {
         let listen = json!(["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]);
         let ip = relay.ip();
         let relay = Foreign::plain(relay, json!({ "mode": "relay", "listen": listen })).await;
-        // As in its example's instructions: by TCP, which goes everywhere.
-        let address = relay.address(&format!("/ip4/{ip}/tcp"));
-        let listener = Foreign::plain(far, json!({ "mode": "listener", "relay": address })).await;
+        // As in its example's instructions by TCP, and by QUIC at the same time where that gets through: with candidates of
+        // one transport only it would get through fewer NATs.
+        let [tcp, quic] = ["tcp", "udp"].map(|port| relay.address(&format!("/ip4/{ip}/{port}")));
+        let options = |mode: &str, side: Side| {
+            let mut options = json!({ "mode": mode, "relay": tcp });
+            if side != Side::UdpBlocked {
+                options["also"] = json!(quic);
+            }
+            options
+        };
+        let listener = Foreign::plain(far, options("listener", sides[1])).await;
         listener.event("reserved", |_| true).await;
         let start = SystemTime::now();
-        let options = json!({ "mode": "dialer", "relay": address, "remote": listener.peer() });
-        let dialer = Foreign::plain(near, options).await;
+        let mut dialer = options("dialer", sides[0]);
+        dialer["remote"] = json!(listener.peer());
+        let dialer = Foreign::plain(near, dialer).await;
         let connected = async |relayed: bool| {
             loop {
                 let events = dialer.events("connected");

@@ -152,6 +152,25 @@ impl Site {
         ));
     }
 
+    /// Nothing of IPv4 passes.
+    pub fn only_ipv6(&self) {
+        self.run(
+            "nft add table inet six && \
+             nft 'add chain inet six forward { type filter hook forward priority -200; policy accept; }' && \
+             nft add rule inet six forward meta nfproto ipv4 drop",
+        );
+    }
+
+    /// A public network gets a firewall, as homes with IPv6 have: nothing comes in that was not asked for.
+    pub fn shut(&self) {
+        self.run(
+            "nft add table inet shut && \
+             nft 'add chain inet shut forward { type filter hook forward priority 10; policy accept; }' && \
+             nft add rule inet shut forward ct state established,related accept && \
+             nft add rule inet shut forward iifname ix drop",
+        );
+    }
+
     /// The line to the internet loses so many of a hundred packets, each way.
     pub fn lose(&self, percent: u32) {
         self.run(&format!(

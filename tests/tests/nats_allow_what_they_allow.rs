@@ -91,6 +91,45 @@ async fn meet(through: Through, one: Side, other: Side) {
     pair.world.finish().await;
 }
 
+/// Two networks with IPv6 alone. A firewall without NAT is one that lets in whoever was sent to, so all pairs can.
+#[expect(clippy::print_stdout, reason = "the times are asked for")]
+async fn meet_by_ipv6(shut: [bool; 2]) {
+    let pair = Pair::new([Side::Public, Side::Public]).await;
+    for (site, shut) in pair.sites.iter().zip(shut) {
+        site.only_ipv6();
+        if shut {
+            site.shut();
+        }
+    }
+    let ip = pair.server.device().ip6();
+    let known = ["udp/4001/quic-v1", "tcp/4001"].map(|port| format!("/ip6/{ip}/{port}/p2p/{}", pair.server.peer_id()));
+    for node in &pair.nodes {
+        node.set("bootstrap", format!("{known:?}"));
+    }
+    pair.start().await;
+    pair.on_one_direct_connection(Duration::from_secs(60)).await;
+    let [a, b] = &pair.nodes;
+    let address = &a.connected(b).await.unwrap().connections[0].address;
+    assert!(address.to_string().starts_with("/ip6/2a0e:b107:40:"), "{address}");
+    println!("IPv6, shut: {shut:?} {}", pair.met());
+    pair.world.finish().await;
+}
+
+#[tokio::test]
+async fn ipv6_without_firewalls() {
+    meet_by_ipv6([false, false]).await;
+}
+
+#[tokio::test]
+async fn ipv6_with_a_firewall_on_one_side() {
+    meet_by_ipv6([false, true]).await;
+}
+
+#[tokio::test]
+async fn ipv6_with_firewalls_on_both_sides() {
+    meet_by_ipv6([true, true]).await;
+}
+
 /// Each tells its user that, and why, the other one stays on the relay.
 fn says_why(pair: &Pair) -> Option<()> {
     let says = |node: &Node, other: &Node| {
@@ -100,67 +139,48 @@ fn says_why(pair: &Pair) -> Option<()> {
     pair.both().iter().all(|(node, other)| says(node, other)).then_some(())
 }
 
-macro_rules! cells {
-    ($($name:ident: $through:ident, $one:ident, $other:ident;)*) => {$(
+/// By whatever gets through, by QUIC alone and by TCP alone: three worlds at once, whose nodes mostly wait.
+async fn meet_in_every_way(one: Side, other: Side) {
+    if one == Side::UdpBlocked || other == Side::UdpBlocked {
+        meet(Through::Both, one, other).await;
+    } else {
+        tokio::join!(
+            meet(Through::Both, one, other),
+            meet(Through::OnlyQuic, one, other),
+            meet(Through::OnlyTcp, one, other)
+        );
+    }
+}
+
+macro_rules! pairs {
+    ($($name:ident: $one:ident, $other:ident;)*) => {$(
         #[tokio::test]
         async fn $name() {
-            meet(Through::$through, Side::$one, Side::$other).await;
+            meet_in_every_way(Side::$one, Side::$other).await;
         }
     )*};
 }
 
-cells! {
-    public_and_public: Both, Public, Public;
-    public_and_full_cone: Both, Public, FullCone;
-    public_and_port_restricted: Both, Public, PortRestricted;
-    public_and_symmetric: Both, Public, Symmetric;
-    public_and_double_nat: Both, Public, DoubleNat;
-    public_and_udp_blocked: Both, Public, UdpBlocked;
-    full_cone_and_full_cone: Both, FullCone, FullCone;
-    full_cone_and_port_restricted: Both, FullCone, PortRestricted;
-    full_cone_and_symmetric: Both, FullCone, Symmetric;
-    full_cone_and_double_nat: Both, FullCone, DoubleNat;
-    full_cone_and_udp_blocked: Both, FullCone, UdpBlocked;
-    port_restricted_and_port_restricted: Both, PortRestricted, PortRestricted;
-    port_restricted_and_symmetric: Both, PortRestricted, Symmetric;
-    port_restricted_and_double_nat: Both, PortRestricted, DoubleNat;
-    port_restricted_and_udp_blocked: Both, PortRestricted, UdpBlocked;
-    symmetric_and_symmetric: Both, Symmetric, Symmetric;
-    symmetric_and_double_nat: Both, Symmetric, DoubleNat;
-    symmetric_and_udp_blocked: Both, Symmetric, UdpBlocked;
-    double_nat_and_double_nat: Both, DoubleNat, DoubleNat;
-    double_nat_and_udp_blocked: Both, DoubleNat, UdpBlocked;
-    udp_blocked_and_udp_blocked: Both, UdpBlocked, UdpBlocked;
-
-    public_and_public_by_quic: OnlyQuic, Public, Public;
-    public_and_full_cone_by_quic: OnlyQuic, Public, FullCone;
-    public_and_port_restricted_by_quic: OnlyQuic, Public, PortRestricted;
-    public_and_symmetric_by_quic: OnlyQuic, Public, Symmetric;
-    public_and_double_nat_by_quic: OnlyQuic, Public, DoubleNat;
-    full_cone_and_full_cone_by_quic: OnlyQuic, FullCone, FullCone;
-    full_cone_and_port_restricted_by_quic: OnlyQuic, FullCone, PortRestricted;
-    full_cone_and_symmetric_by_quic: OnlyQuic, FullCone, Symmetric;
-    full_cone_and_double_nat_by_quic: OnlyQuic, FullCone, DoubleNat;
-    port_restricted_and_port_restricted_by_quic: OnlyQuic, PortRestricted, PortRestricted;
-    port_restricted_and_symmetric_by_quic: OnlyQuic, PortRestricted, Symmetric;
-    port_restricted_and_double_nat_by_quic: OnlyQuic, PortRestricted, DoubleNat;
-    symmetric_and_symmetric_by_quic: OnlyQuic, Symmetric, Symmetric;
-    symmetric_and_double_nat_by_quic: OnlyQuic, Symmetric, DoubleNat;
-    double_nat_and_double_nat_by_quic: OnlyQuic, DoubleNat, DoubleNat;
-
-    public_and_public_by_tcp: OnlyTcp, Public, Public;
-    public_and_full_cone_by_tcp: OnlyTcp, Public, FullCone;
-    public_and_port_restricted_by_tcp: OnlyTcp, Public, PortRestricted;
-    public_and_symmetric_by_tcp: OnlyTcp, Public, Symmetric;
-    public_and_double_nat_by_tcp: OnlyTcp, Public, DoubleNat;
-    full_cone_and_full_cone_by_tcp: OnlyTcp, FullCone, FullCone;
-    full_cone_and_port_restricted_by_tcp: OnlyTcp, FullCone, PortRestricted;
-    full_cone_and_symmetric_by_tcp: OnlyTcp, FullCone, Symmetric;
-    full_cone_and_double_nat_by_tcp: OnlyTcp, FullCone, DoubleNat;
-    port_restricted_and_port_restricted_by_tcp: OnlyTcp, PortRestricted, PortRestricted;
-    port_restricted_and_symmetric_by_tcp: OnlyTcp, PortRestricted, Symmetric;
-    port_restricted_and_double_nat_by_tcp: OnlyTcp, PortRestricted, DoubleNat;
-    symmetric_and_symmetric_by_tcp: OnlyTcp, Symmetric, Symmetric;
-    symmetric_and_double_nat_by_tcp: OnlyTcp, Symmetric, DoubleNat;
-    double_nat_and_double_nat_by_tcp: OnlyTcp, DoubleNat, DoubleNat;
+pairs! {
+    public_and_public: Public, Public;
+    public_and_full_cone: Public, FullCone;
+    public_and_port_restricted: Public, PortRestricted;
+    public_and_symmetric: Public, Symmetric;
+    public_and_double_nat: Public, DoubleNat;
+    public_and_udp_blocked: Public, UdpBlocked;
+    full_cone_and_full_cone: FullCone, FullCone;
+    full_cone_and_port_restricted: FullCone, PortRestricted;
+    full_cone_and_symmetric: FullCone, Symmetric;
+    full_cone_and_double_nat: FullCone, DoubleNat;
+    full_cone_and_udp_blocked: FullCone, UdpBlocked;
+    port_restricted_and_port_restricted: PortRestricted, PortRestricted;
+    port_restricted_and_symmetric: PortRestricted, Symmetric;
+    port_restricted_and_double_nat: PortRestricted, DoubleNat;
+    port_restricted_and_udp_blocked: PortRestricted, UdpBlocked;
+    symmetric_and_symmetric: Symmetric, Symmetric;
+    symmetric_and_double_nat: Symmetric, DoubleNat;
+    symmetric_and_udp_blocked: Symmetric, UdpBlocked;
+    double_nat_and_double_nat: DoubleNat, DoubleNat;
+    double_nat_and_udp_blocked: DoubleNat, UdpBlocked;
+    udp_blocked_and_udp_blocked: UdpBlocked, UdpBlocked;
 }

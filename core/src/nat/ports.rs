@@ -4,11 +4,12 @@ use alloc::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     vec::Vec,
 };
-use core::net::IpAddr;
+use core::{net::IpAddr, time::Duration};
 
 use super::addresses::OwnAddresses;
 use crate::{
     cx::{Cx, Here},
+    jitter::{self, Purpose},
     view::{GatewayView, PortMappingView},
     vocabulary::{Action, Address, CommandId, NatFinding, Notice, Prefix, Reason, Scope, Time, Transport},
 };
@@ -30,7 +31,17 @@ struct Port {
     number: u16,
     command: CommandId,
     answer: Answer,
+    /// How often it was asked for in vain.
+    misses: u32,
+    /// Asked for again then, if there is none by then.
+    again_at: Time,
 }
+
+/// A router that gave nothing is asked again after this, doubled each time up to `ASK_AGAIN_MAX`: it may have been busy,
+/// or restarting. One that has taken its word back is asked sooner.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(6 * 3_600);
+const ASK_SOON: Duration = Duration::from_secs(15);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
@@ -76,11 +87,19 @@ impl Ports {
             let reason = if cx.config.nat.port_mapping { Reason::NotNeeded } else { Reason::Settings };
             cx.command(Action::UnmapPort { transport }, reason);
         }
+        for (transport, port) in &mut self.asked {
+            if matches!(port.answer, Answer::Missing | Answer::TakenBack) && port.again_at <= cx.now {
+                cx.command(Action::UnmapPort { transport: *transport }, Reason::Retry { attempt: port.misses + 1 });
+                let ask = Action::MapPort { transport: *transport, port: port.number };
+                port.command = cx.command(ask, Reason::Retry { attempt: port.misses + 1 });
+                port.answer = Answer::Awaited(cx.now + cx.config.nat.port_mapping_timeout);
+            }
+        }
         for (transport, number) in wanted {
             if let Entry::Vacant(entry) = self.asked.entry(transport) {
                 let command = cx.command(Action::MapPort { transport, port: number }, Reason::BehindNat);
                 let answer = Answer::Awaited(cx.now + cx.config.nat.port_mapping_timeout);
-                entry.insert(Port { number, command, answer });
+                entry.insert(Port { number, command, answer, misses: 0, again_at: Time::MAX });
             }
         }
     }
@@ -98,6 +117,7 @@ impl Ports {
             return;
         }
         port.answer = Answer::Given(external.clone());
+        port.misses = 0;
         own.mapped(cx, transport, Some(external));
         if external.scope().is_some_and(Scope::is_global) {
             cx.tell(Notice::PortMapped { address: external.clone() }, Reason::BehindNat);
@@ -111,12 +131,21 @@ impl Ports {
 
     fn missing(&mut self, cx: &mut Cx<'_>, transport: Transport, reason: Reason) {
         let Some(port) = self.asked.get_mut(&transport) else { return };
-        port.answer = match port.answer {
-            Answer::Awaited(_) => Answer::Missing,
-            Answer::Given(_) => Answer::TakenBack,
+        let (answer, wait) = match port.answer {
+            Answer::Awaited(_) => {
+                (Answer::Missing, ASK_AGAIN.saturating_mul(1 << port.misses.min(12)).min(ASK_AGAIN_MAX))
+            }
+            Answer::Given(_) => (Answer::TakenBack, ASK_SOON),
             Answer::Missing | Answer::TakenBack | Answer::CannotAsk => return,
         };
-        cx.tell(Notice::PortNotMapped { transport }, reason);
+        port.answer = answer;
+        port.again_at = cx.now
+            + jitter::vary(wait, jitter::draw(cx.seed, Purpose::MapPort, port.number.into(), port.misses.into()));
+        // Said once; that it is still so is no news.
+        if port.misses == 0 {
+            cx.tell(Notice::PortNotMapped { transport }, reason);
+        }
+        port.misses = port.misses.saturating_add(1);
     }
 
     pub(super) fn refused(&mut self, command: CommandId) {
@@ -136,7 +165,8 @@ impl Ports {
     pub(super) fn deadline(&self) -> Option<Time> {
         let until = |port: &Port| match port.answer {
             Answer::Awaited(until) => Some(until),
-            Answer::Given(_) | Answer::Missing | Answer::TakenBack | Answer::CannotAsk => None,
+            Answer::Missing | Answer::TakenBack => Some(port.again_at),
+            Answer::Given(_) | Answer::CannotAsk => None,
         };
         self.asked.values().filter_map(until).min()
     }

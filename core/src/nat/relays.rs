@@ -6,8 +6,6 @@
 //! and the library's are not trusted with it. Whenever something makes a reservation doubtful (a circuit through it timed
 //! out, one of two connections to the relay broke, the network changed) it is asked for again: an answer within moments
 //! says that all is well, and silence that the relay is gone, long before a transport would notice.
-//!
-//! A reservation is never given back while an answer is awaited: the library does not survive that.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -130,7 +128,15 @@ impl Relays {
                 }
                 self.stirred = true;
             }
-            Event::Connected { .. } | Event::Identified { .. } | Event::Configured(_) | Event::StoreLoaded { .. } => {
+            Event::Identified { peer, .. } => {
+                // It may have begun to relay only now.
+                let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
+                if let Some(place) = place.filter(|place| place.error == Some(ReserveError::Unsupported)) {
+                    place.retry_at = place.retry_at.min(cx.now);
+                }
+                self.stirred = true;
+            }
+            Event::Connected { .. } | Event::Configured(_) | Event::StoreLoaded { .. } => {
                 self.stirred = true;
             }
             Event::QueryFound { .. } => self.stirred |= self.lacking,
@@ -324,6 +330,8 @@ impl Relays {
     /// The relay keeps no place for us, or no longer.
     fn failed(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, slot: Slot, error: ReserveError) {
         let others = lifecycle.relay_candidates().any(|(other, _)| other != slot && self.may_ask(cx.now, other));
+        let peer = lifecycle.peers.at(slot);
+        let known = peer.relay_by_settings || peer.relay_known;
         let Some(place) = self.places.get_mut(&slot) else { return };
         let was_held = place.held.take().is_some();
         let news = was_held || place.error.as_ref() != Some(&error);
@@ -338,6 +346,8 @@ impl Relays {
             ReserveError::ConnectionLost if was_held => Duration::ZERO,
             ReserveError::Full if others => REST_FULL,
             ReserveError::Full => doubled(RETRY_FULL, RETRY_FULL_MAX, place.failures),
+            // A relay that has just started does not relay yet, or does not know its members yet.
+            ReserveError::Unsupported if known => doubled(RETRY, RETRY_MAX, place.failures),
             ReserveError::Forbidden | ReserveError::Unsupported => REST_FORBIDDEN,
             ReserveError::Ours => REST_FULL,
             ReserveError::Malformed

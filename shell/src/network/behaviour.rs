@@ -264,3 +264,20 @@ fn not_relayed(event: &FromSwarm<'_>) -> bool {
 fn nothing_listened(event: &FromSwarm<'_>) -> bool {
     !matches!(event, FromSwarm::NewListenAddr(_) | FromSwarm::ExpiredListenAddr(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{core::transport::ListenerId, swarm::behaviour::NewListenAddr};
+
+    use super::*;
+
+    #[test]
+    fn the_home_network_hears_of_no_circuits() {
+        let relay = format!("/ip4/45.10.20.1/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
+        for (address, heard) in [("/ip4/192.168.1.7/tcp/4001", true), (relay.as_str(), false)] {
+            let addr = &address.parse().unwrap();
+            let listener_id = ListenerId::next();
+            assert_eq!(not_relayed(&FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr })), heard);
+        }
+    }
+}

@@ -259,8 +259,8 @@ impl<A: NetworkBehaviour> Network<A> {
         else {
             return self.tell(Event::Refused { command, refusal: Refusal::Gone });
         };
-        // Kademlia adds what the core itself has routed to anybody's dial: open for it, wherever it is.
-        // A probe is for the internet only.
+        // Kademlia adds what the core itself has routed to anybody's dial: open for it, wherever it is. Not for those who
+        // ask for probes: these are for the internet only.
         let opens = |_: &PeerId| held.asker != Asker::Autonat;
         let routed = held.peer.filter(opens).map(|peer| self.routed.of(&peer)).unwrap_or_default();
         let openings: Vec<Opening> = routed.into_iter().map(Opening::Exact).collect();

@@ -280,6 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_through_a_relay_counts_as_the_relays() {
+        let mut gate = Gate::new(LIMITS);
+        let mut circuit = |id: usize, relay: &str| {
+            let local = format!("{relay}/p2p/{}/p2p-circuit", PeerId::random()).parse().unwrap();
+            let remote = format!("/p2p/{}", PeerId::random()).parse().unwrap();
+            gate.handle_pending_inbound_connection(ConnectionId::new_unchecked(id), &local, &remote).is_ok()
+        };
+        assert!(circuit(1, "/ip4/45.10.20.1/tcp/1"));
+        assert!(circuit(2, "/ip4/45.10.20.1/tcp/1"));
+        assert!(!circuit(3, "/ip4/45.10.20.1/tcp/1"), "one relay does not fill the door");
+        assert!(circuit(4, "/ip4/45.10.21.1/tcp/1"));
+    }
+
+    #[test]
     fn pinned_peers_and_the_core_have_a_reserve() {
         let mut gate = Gate::new(LIMITS);
         let (stranger, pinned) = (PeerId::random(), PeerId::random());

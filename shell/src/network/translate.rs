@@ -9,7 +9,9 @@ use kinfolk_core::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::ListenerId},
-    identify, mdns, ping,
+    identify, mdns,
+    multiaddr::Protocol,
+    ping,
     swarm::{self, ConnectionError, ConnectionId, NetworkBehaviour, SwarmEvent},
 };
 
@@ -62,8 +64,13 @@ impl<A: NetworkBehaviour> Network<A> {
                 }
             }
             SwarmEvent::IncomingConnection { .. } => self.counters.count("connections.knocks"),
-            SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
-                self.on_knock(&send_back_addr, &error, peer_id);
+            SwarmEvent::IncomingConnectionError { local_addr, send_back_addr, error, peer_id, .. } => {
+                // By a relay's word alone, the source of a circuit is somebody.
+                let through = relay::relay_of(&local_addr);
+                let from = through.map_or(send_back_addr, |relay| {
+                    Multiaddr::empty().with(Protocol::P2p(relay)).with(Protocol::P2pCircuit)
+                });
+                self.on_knock(&from, &error, peer_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.on_dial_failed(connection_id, &error);

@@ -276,8 +276,9 @@ async fn every_tenth_of_the_bytes_is_told_until_the_relay_cuts() {
     let here = wait(all, 0, "the circuit", relayed(to)).await;
     let there = wait(all, 2, "the circuit", relayed(from)).await;
     let id = kinfolk_shell::network::ids::peer_to_libp2p(&to);
-    for _ in 0..10 {
-        all[0].network.app_mut().send_request(&id, vec![7; 7_000]);
+    // Three messages and what goes with them in each tenth.
+    for _ in 0..40 {
+        all[0].network.app_mut().send_request(&id, vec![7; 1_900]);
         until(all, "the message to come, or the end", |peers| {
             let over = peers[2].events.iter().any(|event| matches!(event, Event::Disconnected { .. }));
             let arrived =

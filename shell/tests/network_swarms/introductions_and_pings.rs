@@ -27,7 +27,8 @@ async fn peers_introduce_themselves_and_push_changes() {
     let mut protocols = of_b.protocols.clone();
     protocols.sort();
     let stop = "/libp2p/circuit/relay/0.2.0/stop";
-    assert_eq!(protocols, ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", stop]);
+    let dial_back = "/libp2p/autonat/2/dial-back";
+    assert_eq!(protocols, ["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", dial_back, stop]);
     let of_a = wait(&mut [&mut a, &mut b], 1, "a's introduction", identified).await;
     assert_eq!(of_a.observed, Some(address.clone()), "where it has dialled us");
 

@@ -1,21 +1,86 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use kinfolk_core::{Address, Event, PeerId};
+use kinfolk_core::{Action, Address, Audience, Event, PeerId};
 use kinfolk_shell::network::{NetworkSettings, ids};
 use libp2p::{
-    Swarm, Transport,
+    Swarm, SwarmBuilder, Transport,
     core::{transport::MemoryTransport, upgrade::Version},
+    identify,
     identity::Keypair,
     noise, relay,
-    swarm::{self, SwarmEvent},
+    swarm::{self, NetworkBehaviour, SwarmEvent},
     yamux,
 };
 
 use crate::{
-    harness::{Peer, in_memory_as, settings, until, wait},
+    harness::{Peer, connect, in_memory_as, peer, settings, until, wait},
     reservations::{accepted, ask, through},
 };
+
+#[derive(NetworkBehaviour)]
+struct Stock {
+    relay: relay::client::Behaviour,
+    identify: identify::Behaviour,
+}
+
+/// rust-libp2p's relay client with all its defaults, which asks `relay` for a place, and is let run when it has one.
+async fn stock_client(r: &mut Peer, at: &Address) -> PeerId {
+    let key = Keypair::generate_ed25519();
+    let id = key.public().to_peer_id();
+    let behaviour = |key: &Keypair, relay| Stock {
+        relay,
+        identify: identify::Behaviour::new(identify::Config::new("/stock".to_owned(), key.public())),
+    };
+    let mut swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(Default::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(behaviour)
+        .unwrap()
+        .build();
+    swarm.listen_on(ids::address_to_libp2p(&through(&r.id(), at)).unwrap()).unwrap();
+    let has_place = async {
+        loop {
+            if let SwarmEvent::NewListenAddr { .. } = swarm.select_next_some().await {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = has_place => {}
+        () = r.wait("never", |_| None) => {}
+    }
+    tokio::spawn(async move { while swarm.next().await.is_some() {} });
+    ids::peer_to_core(id)
+}
+
+#[tokio::test]
+async fn our_relay_serves_stock_clients() {
+    let mut r = peer();
+    let at = r.listen("/ip4/127.0.0.1/tcp/0").await;
+    r.run(Action::Advertise { address: at.clone() });
+    r.run(Action::SetServices { relay: Audience::Anyone, probes: Audience::Nobody });
+    let stock = stock_client(&mut r, &at).await;
+    let mut b = peer();
+    connect(&mut b, &mut r, &at).await;
+    b.dial(stock, &[through(&r.id(), &at)]);
+    wait(&mut [&mut b, &mut r], 0, "the circuit", connected(stock)).await;
+    wait(&mut [&mut b, &mut r], 0, "an introduction through it", |event| match event {
+        Event::Identified { peer, identity, .. } if *peer == stock => {
+            assert_eq!((identity.protocol_version.as_str(), &identity.observed), ("/stock", &None));
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+    assert_eq!(
+        b.take(|event| matches!(event, Event::Candidate { address, .. } if address.is_relayed()).then_some(())),
+        None
+    );
+}
 
 /// rust-libp2p's relay with all its defaults, but less idle time than the usual 10 s: a second after the 10 in which a
 /// relay waits for a wish.

@@ -4,6 +4,8 @@
 //! - `mode`: `relay`, `listener` (waits for a circuit) or `dialer` (opens one)
 //! - `listen`: multiaddrs; default: any port, TCP and QUIC, IPv4
 //! - `relay`: listener and dialer: the relay's address with its id
+//! - `also`: another address of the relay, dialled at the same time: then it is seen there by both transports, and what it
+//!   proposes when it punches has addresses of both
 //! - `remote`: dialer: whom to reach through the relay; without it, it stays with the relay
 //! - `known`: dialer: an address of a peer to dial instead, without any relay
 //! - `autonat`: `client` or `server` (version 2); default: neither, as in the examples
@@ -29,7 +31,11 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
     noise, ping, relay,
-    swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
+    swarm::{
+        ConnectionId, NetworkBehaviour, SwarmEvent,
+        behaviour::toggle::Toggle,
+        dial_opts::{DialOpts, PeerCondition},
+    },
     tcp, yamux,
 };
 use libp2p_dcutr as dcutr;
@@ -53,11 +59,13 @@ struct Plain {
     relay: Option<Multiaddr>,
     remote: Option<PeerId>,
     relay_peer: Option<PeerId>,
+    /// Introductions that are awaited, of each kind.
+    relays: usize,
     /// Listeners that have not said where they listen.
     unheard: HashSet<ListenerId>,
-    /// The relay has told where it sees us, and has been told of us: then the example goes on.
-    seen: bool,
-    told: bool,
+    /// How often the relay has told where it sees us, and has been told of us: then the example goes on.
+    seen: usize,
+    told: usize,
     connections: BTreeMap<ConnectionId, Value>,
     vouched: bool,
 }
@@ -138,8 +146,9 @@ impl Plain {
             remote,
             relay_peer,
             unheard: HashSet::new(),
-            seen: false,
-            told: false,
+            relays: 1 + usize::from(options["also"].is_string()),
+            seen: 0,
+            told: 0,
             connections: BTreeMap::new(),
             vouched: false,
         })
@@ -169,6 +178,10 @@ impl Plain {
             self.swarm.dial(known.parse::<Multiaddr>()?)?;
         } else if let Some(relay) = &self.relay {
             self.swarm.dial(relay.clone())?;
+            if let (Some(peer), Some(also)) = (self.relay_peer, options["also"].as_str()) {
+                let dial = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![also.parse()?]);
+                self.swarm.dial(dial.build())?;
+            }
         }
         Ok(())
     }
@@ -226,11 +239,11 @@ impl Plain {
                         "protocols": protocols,
                     }),
                 );
-                self.seen |= self.is_relay(&peer_id);
+                self.seen += usize::from(self.is_relay(&peer_id));
                 self.go_on(&peer_id)?;
             }
             BehaviourEvent::Identify(identify::Event::Sent { peer_id, .. }) => {
-                self.told |= self.is_relay(&peer_id);
+                self.told += usize::from(self.is_relay(&peer_id));
                 self.go_on(&peer_id)?;
             }
             BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result }) => {
@@ -283,7 +296,7 @@ impl Plain {
 
     /// Both introduced: now the circuit is listened for, or opened.
     fn go_on(&mut self, peer: &PeerId) -> Result<(), Box<dyn Error>> {
-        if !(self.seen && self.told && self.is_relay(peer)) {
+        if self.seen < self.relays || self.told < self.relays || !self.is_relay(peer) {
             return Ok(());
         }
         // Once.

@@ -24,6 +24,6 @@ pub(super) async fn doctor(settings: Settings, limit: Duration, out: Out) -> Res
     let node = Node::of(&settings.host);
     let facts = looking::look(&settings, &node, limit).await?;
     let report = report::Report::of(&facts);
-    out.either(&report, || report.text())?;
+    out.either(&report, || report.text(out.size().map(|(width, _)| width)))?;
     if report.ok { Ok(()) } else { Err(Failure::Found) }
 }

@@ -3,7 +3,7 @@
 use kinfolk::plain_text;
 use serde::Serialize;
 
-use super::{facts::Facts, findings};
+use super::{super::render::wrapped, facts::Facts, findings};
 
 /// `kinfolk doctor --json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -69,8 +69,10 @@ impl Report {
         }
     }
 
-    /// For people.
-    pub(super) fn text(&self) -> String {
+    /// For people; lines are not longer than `width`.
+    pub(super) fn text(&self, width: Option<usize>) -> String {
+        const TEXT: usize = 23;
+        const ADVICE: usize = TEXT + 3;
         let mut text = String::new();
         for finding in &self.findings {
             let verdict = match finding.verdict {
@@ -81,9 +83,11 @@ impl Report {
             };
             let about = finding.about.as_ref().map(|about| format!("{about}: ")).unwrap_or_default();
             let what = plain_text(&format!("{about}{}", finding.text));
-            text.push_str(&format!("{verdict:<8} {:<13} {what}\n", finding.id));
+            text.push_str(&wrapped(&format!("{verdict:<8} {:<13} {what}", finding.id), TEXT, width));
+            text.push('\n');
             if let Some(advice) = &finding.advice {
-                text.push_str(&format!("{:22} -> {}\n", "", plain_text(advice)));
+                text.push_str(&wrapped(&format!("{:TEXT$}-> {}", "", plain_text(advice)), ADVICE, width));
+                text.push('\n');
             }
         }
         let count = |verdict| self.findings.iter().filter(|finding| finding.verdict == verdict).count();

@@ -97,7 +97,10 @@ fn a_whole_report_reads_like_an_answer() {
             tries: vec![tried("-", true, Err("the name is not known"))],
         },
     ];
-    insta::assert_snapshot!(Report::of(&facts).text(), @r#"
+    let report = Report::of(&facts);
+    let narrow = report.text(Some(60));
+    assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+    insta::assert_snapshot!(report.text(None), @r#"
     ok       node          a node is running here: connected
     ok       network       addresses 192.168.1.7; a way to the internet for IPv4, none for IPv6
     ok       clock         the clock is kept right by a time service

@@ -20,7 +20,7 @@ pub(crate) use self::{
     nat::{languages, transport},
     peers::{peer, peers},
     status::{status, trace},
-    text::{bytes, count, round_trip, span},
+    text::{bytes, count, round_trip, span, wrapped},
     ways::situation,
     why::why,
 };

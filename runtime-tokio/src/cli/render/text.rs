@@ -13,6 +13,26 @@ pub(crate) fn cut(text: &str, longest: usize) -> String {
     text.chars().take(longest.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// Text in lines of at most `width` characters, if there is a width, the later ones indented by `indent`; a word that is
+/// longer has its line alone.
+pub(crate) fn wrapped(text: &str, indent: usize, width: Option<usize>) -> String {
+    let width = width.unwrap_or(usize::MAX);
+    let (mut lines, mut used) = (String::new(), 0);
+    for (at, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if used > indent && used + 1 + length > width {
+            lines.push_str(&format!("\n{:indent$}", ""));
+            used = indent;
+        } else if at > 0 {
+            lines.push(' ');
+            used += 1;
+        }
+        lines.push_str(word);
+        used += length;
+    }
+    lines
+}
+
 /// A span in its two largest units: `45 s`, `3 min`, `2 h 05 min`, `3 d 4 h`.
 pub(crate) fn span(secs: u64) -> String {
     match secs {
@@ -84,6 +104,13 @@ mod tests {
         );
         assert_eq!([412, 9_999, 12_345].map(round_trip), ["0.4 ms", "9.9 ms", "12 ms"]);
         assert_eq!([5, 1_536, 4_300_000].map(bytes), ["5 B", "1.5 KiB", "4.1 MiB"]);
+    }
+
+    #[test]
+    fn long_text_is_wrapped_between_words() {
+        assert_eq!(wrapped("ab  one two three", 4, Some(11)), "ab  one two\n    three");
+        assert_eq!(wrapped("ab  extraordinary x", 4, Some(8)), "ab  extraordinary\n    x");
+        assert_eq!(wrapped("ab  one two", 4, None), "ab  one two");
     }
 
     #[test]

@@ -259,3 +259,85 @@ impl<K> Default for PerMinute<K> {
         Self { since: None, counts: HashMap::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kinfolk_core::Audience;
+
+    use super::*;
+    use crate::network::members::Audiences;
+
+    fn book(limits: RelayLimits) -> Book {
+        let services = Services::default();
+        services.set(Audiences { relay: Audience::Anyone, probes: Audience::Nobody });
+        Book::new(limits, Members::default(), services)
+    }
+
+    fn reserve(book: &Book, connection: usize, peer: PeerId, from: &str, now: Instant) -> bool {
+        book.asking(ConnectionId::new_unchecked(connection));
+        book.lock().may_reserve(peer, &from.parse().unwrap(), now)
+    }
+
+    /// Peers and networks whose requests are counted.
+    fn counted(book: &Book) -> (usize, usize) {
+        let pages = book.lock();
+        (pages.by_peer.counts.len(), pages.by_network.counts.len())
+    }
+
+    #[test]
+    fn a_flood_from_one_network_takes_no_room_and_nobody_elses_place() {
+        let limits = RelayLimits { requests_per_network: 10, reservations_per_network: 4, ..RelayLimits::default() };
+        let (book, now) = (book(limits), Instant::now());
+        let granted = (0..10_000).filter(|n| {
+            let from = format!("/ip4/45.10.20.{}/tcp/{n}", n % 250);
+            reserve(&book, *n, PeerId::random(), &from, now)
+        });
+        assert_eq!(granted.count(), 4);
+        assert_eq!(book.lock().reservations.len(), 4);
+        assert_eq!(counted(&book), (10, 1));
+        assert_eq!(book.refused().len(), 9_996);
+        assert!(reserve(&book, 10_001, PeerId::random(), "/ip4/45.10.21.1/tcp/1", now));
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_is_refused_and_forgotten_in_a_minute() {
+        let limits = RelayLimits { reservations: 100, ..RelayLimits::default() };
+        let (book, now) = (book(limits), Instant::now());
+        let flood = |n: u32| format!("/ip4/45.{}.{}.1/tcp/1", n / 256, n % 256);
+        let granted = (0..20_000).filter(|n| reserve(&book, *n as usize, PeerId::random(), &flood(*n), now));
+        assert_eq!(granted.count(), 100);
+        assert_eq!(counted(&book), (MAX_COUNTED, MAX_COUNTED));
+        let later = now + MINUTE;
+        assert!(!reserve(&book, 20_001, PeerId::random(), "/ip4/46.0.0.1/tcp/1", later), "all places are taken");
+        assert_eq!(book.lock().by_network.counts.len(), 1);
+        for gone in 0..100 {
+            book.gone(ConnectionId::new_unchecked(gone));
+        }
+        assert!(reserve(&book, 20_002, PeerId::random(), "/ip4/46.0.0.1/tcp/1", later));
+    }
+
+    #[test]
+    fn a_peer_that_moves_keeps_its_place_and_one_that_was_not_told_has_none() {
+        let limits = RelayLimits { reservations: 1, ..RelayLimits::default() };
+        let (book, now, peer) = (book(limits), Instant::now(), PeerId::random());
+        let id = ConnectionId::new_unchecked;
+        assert!(reserve(&book, 1, peer, "/ip4/45.10.20.1/tcp/1", now));
+        assert_eq!(book.of(&peer), (false, 0), "granted, but not told");
+        book.reserved(id(1));
+        assert_eq!(book.of(&peer), (true, 0));
+        assert!(reserve(&book, 2, peer, "/ip4/45.10.21.1/tcp/1", now));
+        assert!(!reserve(&book, 3, PeerId::random(), "/ip4/45.10.22.1/tcp/1", now));
+        book.not_reserved(id(2));
+        assert_eq!(book.gone(id(1)), (true, vec![]));
+        assert_eq!(book.of(&peer), (false, 0));
+        assert!(reserve(&book, 3, PeerId::random(), "/ip4/45.10.22.1/tcp/1", now));
+        // A renewal on its way when the old time is over.
+        book.reserved(id(3));
+        let holder = book.lock().reservations[&id(3)].peer;
+        assert!(reserve(&book, 3, holder, "/ip4/45.10.22.1/tcp/1", now));
+        book.timed_out(id(3));
+        assert_eq!(book.of(&holder), (false, 0));
+        book.reserved(id(3));
+        assert_eq!(book.of(&holder), (true, 0));
+    }
+}
