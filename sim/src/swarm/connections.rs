@@ -263,7 +263,7 @@ impl World {
             // It has overtaken the last packet of the handshake.
             body if number == 0 && self.now < known.since + HANDSHAKE && !matches!(body, Body::Close) => {
                 let later = self.messages.insert(Message { conn, to, body, tries: 0 });
-                self.queue.push(self.now + 2 * MILLI, node, What::Message(later));
+                self.queue.push(self.now + RESEND, node, What::Message(later));
             }
             _ if !open && !matches!(body, Body::Close) => {}
             Body::Close => self.end_side(conn, to, CloseCause::Remote),
