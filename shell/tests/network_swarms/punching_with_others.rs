@@ -111,7 +111,7 @@ async fn it_proposes(transport: Transport, role: PunchRole) -> Vec<Direction> {
     })
     .await;
     ours.join(&relay).await;
-    ours.peer.dial(peer, &[relay.circuit_as_text()]);
+    ours.dial_through(&relay, peer);
     ours.peer.wait("the circuit", connected(peer)).await;
     let offer = ours.peer.wait("its proposal", offered).await;
     assert_eq!((offer.mapping, offer.peer), (None, peer));
@@ -190,7 +190,7 @@ async fn a_stock_node_does_not_speak_our_own_protocol() {
     let mut events = let_run(theirs);
     hear(&mut events, &mut ours, |event| matches!(event, SwarmEvent::NewListenAddr { .. }).then_some(())).await;
     ours.join(&relay).await;
-    ours.peer.dial(peer, &[relay.circuit_as_text()]);
+    ours.dial_through(&relay, peer);
     let second = ours.peer.wait("the circuit", connected(peer)).await;
     assert_ne!(connection, second);
     let wire = PunchWire::Dcutr { role: PunchRole::Accept };

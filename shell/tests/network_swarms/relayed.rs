@@ -5,7 +5,7 @@ use kinfolk_core::{
     Action, Address, CommandId, ConnectionId, Direction, Event, Mapping, OfferId, Origin, PeerId, PunchError,
     PunchRole, PunchWire, Transport,
 };
-use kinfolk_shell::network::{Network, ids};
+use kinfolk_shell::network::ids;
 use libp2p::{
     Swarm, SwarmBuilder, Transport as _,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
@@ -16,7 +16,7 @@ use libp2p::{
     tcp, yamux,
 };
 
-use crate::harness::{Peer, settings, wait};
+use crate::harness::{Peer, peer, wait};
 
 pub(crate) type Client = relay::client::Behaviour;
 
@@ -54,14 +54,9 @@ impl Relay {
     pub(crate) fn circuit(&self) -> libp2p::Multiaddr {
         self.address.clone().with(Protocol::P2p(self.id)).with(Protocol::P2pCircuit)
     }
-
-    /// The same, carried as text: the guard stands around all transports here, and opens such an address.
-    pub(crate) fn circuit_as_text(&self) -> Address {
-        Address::Other(self.circuit().to_string().into())
-    }
 }
 
-/// TCP, QUIC, and through relays.
+/// TCP, QUIC, and through relays, for those that are none of ours.
 pub(crate) fn transport(key: &Keypair) -> (Boxed<(libp2p::PeerId, StreamMuxerBox)>, Client) {
     let (circuits, client) = relay::client::new(key.public().to_peer_id());
     let circuits = circuits
@@ -100,20 +95,16 @@ impl std::error::Error for Plain {
     }
 }
 
-/// A network that knows relays, and where it listens.
+/// A network, and where it listens.
 pub(crate) struct Node {
-    pub(crate) peer: Peer<Client>,
+    pub(crate) peer: Peer,
     pub(crate) quic: Address,
     pub(crate) tcp: Address,
 }
 
 impl Node {
     pub(crate) async fn start() -> Self {
-        let key = Keypair::generate_ed25519();
-        let (transport, client) = transport(&key);
-        let executor = |task| drop(tokio::spawn(task));
-        let network = Network::with_transport(key, settings(), executor, transport, client).unwrap();
-        let mut peer = Peer::of(network);
+        let mut peer = peer();
         let quic = peer.listen("/ip4/127.0.0.1/udp/0/quic-v1").await;
         let tcp = peer.listen("/ip4/127.0.0.1/tcp/0").await;
         Self { peer, quic, tcp }
@@ -139,7 +130,19 @@ impl Node {
     /// Has a place at the relay.
     pub(crate) async fn reserve(&mut self, relay: &Relay) {
         self.join(relay).await;
-        self.peer.listen(&relay.circuit().to_string()).await;
+        let address = ids::address_to_core(&relay.address);
+        let place = self.peer.run(Action::Reserve { relay: ids::peer_to_core(relay.id), address });
+        self.peer
+            .wait("a place", |event| match event {
+                Event::ReservedAt { reservation, .. } if *reservation == place => Some(()),
+                _ => None,
+            })
+            .await;
+    }
+
+    /// Dials a peer that has a place at the relay.
+    pub(crate) fn dial_through(&mut self, relay: &Relay, peer: PeerId) {
+        self.peer.dial(peer, &[ids::address_to_core(&relay.circuit())]);
     }
 
     /// Proposes in Kinfolk's own protocol.
@@ -212,7 +215,7 @@ impl Pair {
         let (mut a, mut b) = (Node::start().await, Node::start().await);
         b.reserve(&relay).await;
         a.join(&relay).await;
-        a.peer.dial(b.id(), &[relay.circuit_as_text()]);
+        a.dial_through(&relay, b.id());
         let (from, to) = (a.id(), b.id());
         let peers = &mut [&mut a.peer, &mut b.peer];
         let at_a = wait(peers, 0, "the circuit", connected(to)).await;

@@ -130,7 +130,7 @@ enum Stage {
     Asking(BoxFuture<'static, Result<(Talk, Terms, Duration), PunchError>>),
     /// Our part comes before the signal.
     Acting(Talk),
-    /// The signal is given, and half a round trip waited if that is the time of our part.
+    /// The signal is given, and waited for if the time of our part comes after it.
     Signalling { signal: BoxFuture<'static, Result<(), PunchError>>, then_now: bool },
 }
 
@@ -287,7 +287,8 @@ impl Handler {
         } else if share.is_first() {
             proposing.stage = Stage::Acting(talk);
         } else {
-            proposing.stage = Stage::Signalling { signal: signal_and_wait(talk, took / 2).boxed(), then_now: true };
+            proposing.stage =
+                Stage::Signalling { signal: signal_and_wait(talk, share.pause(took)).boxed(), then_now: true };
         }
         self.tell(FromHandler::Answered { command, share, terms });
         if self.proposal.is_none() {
@@ -393,10 +394,10 @@ async fn wait_and_signal(mut talk: Talk) -> Result<(), PunchError> {
     Ok(())
 }
 
-async fn signal_and_wait(mut talk: Talk, one_way: Duration) -> Result<(), PunchError> {
+async fn signal_and_wait(mut talk: Talk, pause: Duration) -> Result<(), PunchError> {
     talk.send(Kind::Signal, &Terms::default()).await?;
     talk.close().await;
-    Delay::new(one_way.max(HEAD_START)).await;
+    Delay::new(pause).await;
     Ok(())
 }
 
