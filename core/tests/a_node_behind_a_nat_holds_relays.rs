@@ -7,7 +7,7 @@ mod common;
 use common::*;
 use kinfolk_core::{
     Action, CloseCause, Config, ConnectionId, DialError, Direction, Event, Interfaces, NatConfig, Notice, Origin,
-    PeerAddress, Prefix, Reason, ReserveError, Role, Source, StoredPeer, view::State,
+    PeerAddress, PinnedPeer, Prefix, Reason, ReserveError, Role, Source, StoredPeer, view::State,
 };
 
 fn node() -> Rig {
@@ -195,6 +195,28 @@ fn a_relay_that_has_just_started_is_asked_again_when_it_says_that_it_relays() {
     assert_eq!(asked(&rig), [0; 0]);
     rig.identified_as(connection, 1, relay_at(1));
     assert_eq!(asked(&rig), [1]);
+}
+
+#[test]
+fn a_circuit_waits_for_the_dial_to_its_relay() {
+    // The pinned peer's only way leads through the bootstrap peer: at the start nothing stands.
+    let pinned = vec![PinnedPeer { peer: peer(5), addresses: vec![circuit(1)] }];
+    let bootstrap = vec![PeerAddress::new(peer(1), global(1))];
+    let mut rig = Rig::new(Config { pinned, bootstrap, mdns: false, ..Config::desktop() });
+    let to = |rig: &Rig| rig.dials().into_iter().map(|(_, to, _)| number(&to.unwrap())).collect::<Vec<_>>();
+    assert_eq!(to(&rig), [1], "two dials to the relay at once, and the circuit fails");
+    rig.dial_succeeds(1);
+    assert_eq!(to(&rig), [1, 5], "at once when the relay is there, before it has introduced itself");
+
+    // A relay that can't be reached is no reason to wait for ever.
+    let pinned = vec![PinnedPeer { peer: peer(5), addresses: vec![circuit(1)] }];
+    let bootstrap = vec![PeerAddress::new(peer(1), global(1))];
+    let mut rig = Rig::new(Config { pinned, bootstrap, mdns: false, ..Config::desktop() });
+    let (dial, ..) = rig.dials()[0].clone();
+    let failures = vec![(global(1), DialError::TimedOut)];
+    rig.tell(Event::DialFailed { dial, failures, error: DialError::TimedOut });
+    rig.pass(secs(2));
+    assert!(to(&rig).contains(&5), "{:?}", to(&rig));
 }
 
 #[test]

@@ -51,6 +51,13 @@ fn every_event_has_words_and_its_name_in_the_trace() {
     for number in 1..10 {
         told = told.replace(&common::peer(number).to_string(), &format!("PEER{number}"));
     }
+    for event in common::traversal_events() {
+        let kind = words::event_kind(&event);
+        assert_eq!(kind, name_in_json(&serde_json::to_value(&event).unwrap()));
+        kinds.insert(kind);
+        // None of them is shown as a bare name.
+        assert!(words::event(&event).contains(' '), "{event:?}");
+    }
     assert_eq!(kinds, words::EVENTS.iter().copied().collect());
     insta::assert_snapshot!(told, @r#"
     woken: time has passed

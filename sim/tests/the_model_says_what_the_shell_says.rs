@@ -11,6 +11,72 @@ use kinfolk_sim::{
     trace::{Entry, Reader},
 };
 
+/// What the others lack: somebody sleeps, is unplugged, goes without a word; the server is killed.
+const EVENTFUL: &str = r#"
+name = "eventful"
+duration = "40m"
+
+[[isp]]
+name = "north"
+
+[[server]]
+name = "server"
+
+[[home]]
+name = "alice"
+isp = "north"
+nodes = 3
+family = "family"
+bootstrap = ["server"]
+relays = ["server"]
+
+[[home]]
+name = "bob"
+isp = "north"
+nat = "symmetric"
+family = "family"
+bootstrap = ["server"]
+relays = ["server"]
+
+[[home]]
+name = "carol"
+isp = "north"
+nat = "udp-blocked"
+family = "family"
+bootstrap = ["server"]
+relays = ["server"]
+
+[[fault]]
+at = "5m"
+what = "power-off"
+who = "carol"
+for = "5m"
+
+[[fault]]
+at = "5m"
+what = "power-off"
+who = "alice/1"
+for = "20m"
+
+[[fault]]
+at = "10m"
+what = "sleep"
+who = "alice/2"
+for = "5m"
+
+[[fault]]
+at = "20m"
+what = "unplug"
+who = "bob"
+for = "1m"
+
+[[fault]]
+at = "25m"
+what = "kill"
+who = "server"
+for = "1m"
+"#;
+
 /// Reads a trace through the grammar. What is wrong, and which kinds of events it has.
 fn read(file: &Path, kinds: &mut BTreeSet<&'static str>) -> Vec<String> {
     let mut grammar = Grammar::default();
@@ -77,9 +143,10 @@ fn real_nodes_keep_to_the_grammar() {
 fn simulated_nodes_keep_to_the_grammar_and_use_all_its_words() {
     let folder = tempfile::tempdir().unwrap();
     let (mut kinds, mut wrong) = (BTreeSet::new(), vec![]);
-    for name in ["lan-of-five", "family-of-eight", "a-day"] {
-        let scenario = scenario::load(name).unwrap();
-        let folder = folder.path().join(name);
+    let eventful = scenario::parse("eventful.toml", EVENTFUL).unwrap();
+    let others = ["lan-of-five", "family-of-eight"].map(|name| scenario::load(name).unwrap());
+    for scenario in others.into_iter().chain([eventful]) {
+        let folder = folder.path().join(&scenario.name);
         run::run_recorded(&scenario, 1, &AtomicBool::new(false), &folder, None).unwrap();
         for entry in std::fs::read_dir(folder).unwrap() {
             wrong.extend(read(&entry.unwrap().path(), &mut kinds));

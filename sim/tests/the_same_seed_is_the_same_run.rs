@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command, sync::atomic::AtomicBool};
 
 use kinfolk_sim::{run, scenario};
 
-const NEVER: AtomicBool = AtomicBool::new(false);
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Everything that can happen at random, in ten minutes.
 const STORMY: &str = r#"

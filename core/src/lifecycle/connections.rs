@@ -131,6 +131,7 @@ impl PeerLifecycle {
         }
         self.answer_asks(cx, slot, &Ok(Answer::Connected { peer, connection: id, address: address.clone() }));
         self.settle(cx, slot);
+        self.go_on_awaiting(cx);
         self.trim(cx);
     }
 
@@ -291,7 +292,8 @@ impl PeerLifecycle {
 
         let peer = self.peers.at(slot);
         let ours = capabilities.contains(Capabilities::NETWORK);
-        let dialled = peer.standing().any(|connection| connection.direction == Direction::Outbound);
+        let ours_to_end = |one: &Connection| one.direction == Direction::Outbound && !one.for_probe;
+        let dialled = peer.standing().any(ours_to_end);
         if !ours && dialled && !peer.is_kept() && !peer.standing().any(|connection| connection.for_lookup) {
             self.peers.at_mut(slot).shunned_until = cx.now + OTHER_NETWORK;
             self.close_all(cx, slot, &Reason::OtherNetwork);

@@ -31,6 +31,8 @@ const ADDRESSES: usize = 8;
 const NEAR_DIALS: u32 = 64;
 /// A want that the budget does not allow is looked at again after this.
 const OVER_BUDGET: Duration = Duration::from_secs(60);
+/// A peer that waits for its relay to be there is looked at again after this, whatever becomes of the relay.
+const AWAITING: Duration = Duration::from_secs(1);
 /// Relays in one dial.
 const RELAYS: usize = 2;
 /// A relay that was here a moment ago is dialled again at least this often: it may be restarting.
@@ -60,7 +62,7 @@ impl PeerLifecycle {
     pub(crate) fn reconcile(&mut self, cx: &mut Cx<'_>, targets: &BTreeMap<TargetId, Want>) {
         while let Some((class, job)) = self.dialer.next_job(cx.config.lifecycle.dial_slots) {
             match job {
-                Job::Peer(slot) => self.dial_peer(cx, class, slot),
+                Job::Peer(slot) => self.dial_peer(cx, class, slot, targets),
                 Job::Target(target) => {
                     if let Some(want) = targets.get(&target) {
                         self.dial_target(cx, target, want);
@@ -81,7 +83,7 @@ impl PeerLifecycle {
         self.dialer.enqueue(Class::Bootstrap, now, Job::Target(target));
     }
 
-    fn dial_peer(&mut self, cx: &mut Cx<'_>, class: Class, slot: Slot) {
+    fn dial_peer(&mut self, cx: &mut Cx<'_>, class: Class, slot: Slot, targets: &BTreeMap<TargetId, Want>) {
         self.peers.at_mut(slot).queued = None;
         let peer = self.peers.at(slot);
         let lanes = [Lane::Direct, Lane::Relayed];
@@ -103,6 +105,21 @@ impl PeerLifecycle {
         }
 
         let due = self.due(cx, peer, lane);
+        // A bootstrap peer that relays is dialled in this very moment: the circuit follows when it is there.
+        let next =
+            |via: &Address| targets.values().any(|want| want.addresses.iter().any(|at| at.host_ip() == via.host_ip()));
+        let awaited = |due: &Due| match &due.address {
+            Address::Relayed(circuit) => {
+                let here = self.peers.by_id(&circuit.relay).is_some_and(|relay| relay.direct().next().is_some());
+                !here && circuit.via.as_ref().is_some_and(|via| via.host_ip().is_some() && next(via))
+            }
+            Address::Ip { .. } | Address::Name { .. } | Address::DnsAddr(_) | Address::Other(_) => false,
+        };
+        if lane == Lane::Relayed && due.iter().all(awaited) {
+            self.awaiting_relay.insert(slot);
+            self.peers.set_timer(slot, cx.now + AWAITING, cx.now);
+            return;
+        }
         let attempt = due.iter().map(|due| u32::from(due.failures)).min().unwrap_or(0) + 1;
         let insistent = class == Class::User || class == Class::Kept || self.isolated_since.is_some();
         let mut chosen: Vec<Address> = Vec::new();
@@ -258,7 +275,11 @@ impl PeerLifecycle {
                 self.settle(cx, slot);
                 let peer = self.peers.at(slot);
                 // A request is answered when everything was tried, look-ups included.
-                if peer.asks > 0 && peer.queued.is_none() && peer.dials.is_empty() {
+                if peer.asks > 0
+                    && peer.queued.is_none()
+                    && peer.dials.is_empty()
+                    && !self.awaiting_relay.contains(&slot)
+                {
                     let words = in_words(&outcomes, error);
                     self.all_tried(cx, slot, words);
                 }
@@ -271,6 +292,7 @@ impl PeerLifecycle {
                 self.answer_ask(cx, request, Err(AskError::Failed(in_words(&outcomes, error))), &Reason::Asked);
             }
         }
+        self.go_on_awaiting(cx);
     }
 
     /// Silence says something about a family and transport only while the internet works by another one, and not by this.

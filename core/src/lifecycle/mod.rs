@@ -60,6 +60,8 @@ pub(crate) struct PeerLifecycle {
     isolated_since: Option<Time>,
     /// When the user was last told that our identity is in use elsewhere; `Time::ZERO` for never.
     own_identity_told: Time,
+    /// Peers whose way leads through a relay that is being dialled: a circuit through it would fail now.
+    awaiting_relay: BTreeSet<Slot>,
     /// Relays that keep a place for us, and how many are wanted: why relays are dialled.
     relays_held_and_wanted: (u32, u32),
     /// Whose turn it is next when isolation overrides back-offs.
@@ -80,6 +82,7 @@ impl PeerLifecycle {
             closing: BTreeMap::new(),
             isolated_since: None,
             own_identity_told: Time::ZERO,
+            awaiting_relay: BTreeSet::new(),
             relays_held_and_wanted: (0, 0),
             next_override: Slot::FIRST,
         }
@@ -256,7 +259,9 @@ impl PeerLifecycle {
         if let Some((class, since)) = peer.queued {
             self.dialer.dequeue(class, since, dialer::Job::Peer(slot));
         }
-        for set in [&mut self.connected, &mut self.pinned, &mut self.members, &mut self.relays] {
+        let sets =
+            [&mut self.connected, &mut self.pinned, &mut self.members, &mut self.relays, &mut self.awaiting_relay];
+        for set in sets {
             set.remove(&slot);
         }
         if peer.routed {

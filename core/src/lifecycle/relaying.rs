@@ -6,8 +6,8 @@ use super::PeerLifecycle;
 use crate::{
     cx::Cx,
     nat,
-    peers::{Peer, RelayUse, Slot},
-    vocabulary::{ConnectionId, PeerAddress, Reason, Source},
+    peers::{Lane, Peer, RelayUse, Slot},
+    vocabulary::{Address, ConnectionId, PeerAddress, Reason, Source},
 };
 
 impl PeerLifecycle {
@@ -68,6 +68,30 @@ impl PeerLifecycle {
             self.remember(cx, slot, Reason::ConnectionMade);
         }
         self.settle(cx, slot);
+    }
+
+    /// Whether every way to this peer leads through a relay that is being dialled: the library has a circuit fail while
+    /// another dial to its relay is under way.
+    pub(super) fn awaits_relay(&self, cx: &Cx<'_>, peer: &Peer) -> bool {
+        let mut ways = self.usable(cx, peer, Lane::Relayed).filter(|known| known.retry_at <= cx.now).peekable();
+        ways.peek().is_some() && ways.all(|known| self.is_relay_dialled(&known.address))
+    }
+
+    fn is_relay_dialled(&self, address: &Address) -> bool {
+        let Address::Relayed(circuit) = address else { return false };
+        let relay = self.peers.by_id(&circuit.relay);
+        if relay.is_some_and(|relay| relay.direct().next().is_some()) {
+            return false;
+        }
+        let by_us = relay.is_some_and(|relay| relay.is_dialing(Lane::Direct) || relay.queued.is_some());
+        by_us || circuit.via.as_ref().and_then(Address::host_ip).is_some_and(|ip| self.dialer.is_dialing(ip))
+    }
+
+    /// A dial has ended: whoever waits for a relay may go on.
+    pub(super) fn go_on_awaiting(&mut self, cx: &mut Cx<'_>) {
+        for slot in core::mem::take(&mut self.awaiting_relay) {
+            self.settle(cx, slot);
+        }
     }
 
     /// How many relays are held and wanted: the reason for which relays are dialled.

@@ -51,8 +51,11 @@ impl PeerLifecycle {
             cx.tell(Notice::PeerUnreachable { peer }, reason);
         }
         let config = &cx.config.lifecycle;
-        let peer = self.peers.at_mut(slot);
 
+        let awaits = self.want(cx.now, self.peers.at(slot), Lane::Relayed).is_some()
+            && self.awaits_relay(cx, self.peers.at(slot));
+        keep(&mut self.awaiting_relay, slot, awaits);
+        let peer = self.peers.at_mut(slot);
         let state = peer.derived_state();
         if state != peer.state {
             peer.state = state;
@@ -190,6 +193,9 @@ impl PeerLifecycle {
         let Some((class, _)) = self.want(cx.now, peer, lane) else { return Stance::Idle };
         let usable = self.usable(cx, peer, lane);
         let Some(earliest) = usable.map(|known| known.retry_at).min() else { return Stance::Nowhere };
+        if lane == Lane::Relayed && self.awaits_relay(cx, peer) {
+            return Stance::Waiting(Time::MAX);
+        }
         let at = earliest.max(peer.hold_until).max(self.head_start(peer, lane));
         if at <= cx.now { Stance::Ready(class) } else { Stance::Waiting(at) }
     }

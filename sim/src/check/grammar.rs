@@ -120,8 +120,11 @@ impl Grammar {
                 self.open.insert(*command, Expected::Done);
                 Ok(())
             }
+            Event::Started(_) => {
+                *self = Self::default();
+                Ok(())
+            }
             Event::Wake
-            | Event::Started(_)
             | Event::Configured(_)
             | Event::StoreLoaded { .. }
             | Event::Asked { .. }

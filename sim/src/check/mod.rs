@@ -63,6 +63,10 @@ struct Node {
     probes: FxHashMap<CommandId, Time>,
     asks: BTreeMap<RequestId, Moment>,
     flipped: Option<Time>,
+    /// When it last came to another network, or woke.
+    moved: Moment,
+    /// At the last look a relay was held in its own view only.
+    unheld: bool,
 }
 
 /// A dial under way.
@@ -71,12 +75,17 @@ struct Dial {
     since: Time,
     peer: Option<PeerId>,
     addresses: Vec<Address>,
+    reason: Reason,
 }
 
 /// Findings that are kept.
 const MAX_FINDINGS: usize = 8;
 /// How late an answer may be that is owed at a moment: the core's own deadline, and the wakes' slack.
 const GRACE: u64 = 15 * SECOND;
+/// A lost place is noticed within this.
+const NOTICED: std::time::Duration = std::time::Duration::from_secs(180);
+/// So long after a change of network, reachability may change at once.
+const MOVED: u64 = 60 * SECOND;
 /// Each node is looked at in depth once in so many minutes.
 const DEPTH: u32 = 8;
 
@@ -127,8 +136,7 @@ impl Watch {
         } else if let Event::Probed { probe, .. } = event {
             node.probes.remove(probe);
         } else if matches!(event, Event::Interfaces(_) | Event::Resumed { .. }) {
-            // In another network everything may be different.
-            node.flipped = None;
+            node.moved = now;
         } else if let Event::Refused { command, .. } = event {
             node.dials.remove(command);
             node.queries.remove(command);
@@ -136,7 +144,7 @@ impl Watch {
         }
     }
 
-    pub(crate) fn commanded(&mut self, now: Moment, index: HostId, machine: &Machine, command: &Command) {
+    pub(crate) fn commanded(&mut self, now: Moment, index: HostId, machine: &Machine, command: &Command, left: usize) {
         let node = &mut self.nodes[index as usize];
         let t = machine.local(now);
         let config = &machine.setup.config;
@@ -144,11 +152,16 @@ impl Watch {
         match &command.action {
             Action::Dial { peer, addresses } => {
                 wrong = dial_is_wrong(machine, *peer, addresses, &command.reason);
-                let dial = Dial { since: t, peer: *peer, addresses: addresses.clone() };
-                // Directly and through a relay are two dials, and so are a bootstrap peer's name and its address.
-                let common = |other: &Dial| addresses.iter().any(|address| other.addresses.contains(address));
-                if node.dials.values().any(|other| peer.is_some() && other.peer == *peer && common(other)) {
-                    wrong = Some((4, "the same address of a peer is dialled twice at once".to_owned()));
+                let reason = command.reason.clone();
+                let dial = Dial { since: t, peer: *peer, addresses: addresses.clone(), reason };
+                // Directly and through a relay are two dials; and whoever is a bootstrap peer and something else is
+                // dialled for each.
+                let twin = |other: &Dial| {
+                    let common = addresses.iter().any(|address| other.addresses.contains(address));
+                    peer.is_some() && other.peer == *peer && common && other.reason == dial.reason
+                };
+                if node.dials.values().any(twin) {
+                    wrong = Some((4, "the same address is dialled twice at once, for the same reason".to_owned()));
                 }
                 node.dials.insert(command.id, dial);
                 if node.dials.len() > config.lifecycle.dial_slots as usize {
@@ -181,9 +194,7 @@ impl Watch {
                 let pinned = config.pinned.iter().any(|pinned| pinned.peer == *peer);
                 let trimmed = matches!(command.reason, Reason::OverBudget { .. } | Reason::NotNeeded);
                 // One of several may go: a dial-back, say.
-                let left =
-                    || machine.core.view().and_then(|view| view.peer(peer)).map_or(0, |peer| peer.connections.len());
-                if pinned && trimmed && left() == 0 {
+                if pinned && trimmed && left == 0 {
                     wrong = Some((9, format!("{peer} is pinned, and left, because {}", command.reason)));
                 }
             }
@@ -194,7 +205,9 @@ impl Watch {
             }
             Action::Tell(Notice::ReachabilityChanged { .. }) => {
                 let dwell = config.nat.dwell;
-                if node.flipped.is_some_and(|before| t.since(before) < dwell) {
+                // In another network everything may be different at once.
+                let settled = node.moved + MOVED < now;
+                if settled && node.flipped.is_some_and(|before| t.since(before) < dwell) {
                     wrong = Some((8, "its reachability has changed twice within the dwell time".to_owned()));
                 }
                 node.flipped = Some(t);
@@ -229,7 +242,8 @@ impl Watch {
     }
 
     /// A node that runs, once a minute.
-    pub(crate) fn review(&mut self, now: Moment, index: HostId, machine: &Machine) {
+    /// `keeps` says whether a relay really keeps a place for it.
+    pub(crate) fn review(&mut self, now: Moment, index: HostId, machine: &Machine, keeps: &dyn Fn(&PeerId) -> bool) {
         if index == 0 {
             self.minute = self.minute.wrapping_add(1);
         }
@@ -237,8 +251,23 @@ impl Watch {
             return;
         }
         let deep = (self.minute.wrapping_add(index)).is_multiple_of(DEPTH);
+        if deep {
+            self.relays_are_held(now, index, machine, keeps);
+        }
         if let Some((invariant, what)) = self.wrong_with(now, index, machine, deep) {
             self.find(now, Some(index), invariant, what);
+        }
+    }
+
+    /// What a node takes for held must be, give or take what it takes to notice a loss.
+    fn relays_are_held(&mut self, now: Moment, index: HostId, machine: &Machine, keeps: &dyn Fn(&PeerId) -> bool) {
+        let Some(view) = machine.core.view() else { return };
+        let old = |since: Time| machine.local(now).since(since) > NOTICED;
+        let relays = view.node().relays;
+        let lost = relays.iter().find(|one| one.held_since.is_some_and(old) && !keeps(&one.relay));
+        let before = std::mem::replace(&mut self.nodes[index as usize].unheld, lost.is_some());
+        if let Some(lost) = lost.filter(|_| before) {
+            self.find(now, Some(index), 10, format!("{} keeps no place for it, and it does not know", lost.relay));
         }
     }
 
@@ -267,8 +296,23 @@ impl Watch {
         }
         let view = machine.core.view()?;
         let whole = view.node();
-        if machine.core.next_deadline().is_none() && whole.peers > 0 {
-            return Some((2, "there are peers, and no deadline".to_owned()));
+        match machine.core.next_deadline() {
+            None if whole.peers > 0 => return Some((2, "there are peers, and no deadline".to_owned())),
+            Some(deadline) if deadline.at + grace < t => {
+                return Some((2, format!("a deadline was missed: {:?} at {}", deadline.reason, deadline.at)));
+            }
+            Some(deadline) if deadline.at > t => {
+                // Whoever has named its deadlines does nothing when it is woken before the first.
+                let mut woken = machine.core.clone();
+                woken.handle(t, Event::Wake);
+                if let Some(command) = woken.next_command() {
+                    return Some((
+                        2,
+                        format!("a deadline was forgotten: woken early, it commands: {}", command.action),
+                    ));
+                }
+            }
+            Some(_) | None => {}
         }
         let lifecycle = &config.lifecycle;
         if whole.peers > lifecycle.max_peers {

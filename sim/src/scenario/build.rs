@@ -52,6 +52,8 @@ pub struct Plan {
 const HOMES: u32 = 0x2e00_0000;
 const SERVERS: u32 = 0x2d00_0000;
 const SHARED: u32 = 0x2f00_0000;
+/// Servers that a node knows by its settings.
+const MAX_NAMED: usize = 8;
 /// Addresses of one provider, as a power of two.
 const PER_ISP: u32 = 18;
 
@@ -301,19 +303,18 @@ impl<'a> Builder<'a> {
                 let places = names.iter().flat_map(|name| {
                     self.places.iter().filter(move |other| other.base == *name.get_ref() && other.router.is_none())
                 });
-                places
-                    .filter_map(|other| {
-                        let host = *other.nodes.first()?;
-                        let ip = self.net.host(host).v4?;
-                        let address = if dns {
-                            format!("/dns4/{}.example/udp/4001/quic-v1", other.name).parse().ok()?
-                        } else {
-                            Address::ip(ip.into(), 4001, Transport::Quic)
-                        };
-                        Some(PeerAddress::new(peer_id(host), address))
-                    })
-                    .take(8)
-                    .collect()
+                let both = places.take(MAX_NAMED).filter_map(|other| {
+                    let host = *other.nodes.first()?;
+                    let ip = self.net.host(host).v4?;
+                    Some([("udp/4001/quic-v1", Transport::Quic), ("tcp/4001", Transport::Tcp)].map(
+                        |(text, transport)| {
+                            let name = format!("/dns4/{}.example/{text}", other.name);
+                            let named = name.parse().ok().filter(|_| dns);
+                            PeerAddress::new(peer_id(host), named.unwrap_or(Address::ip(ip.into(), 4001, transport)))
+                        },
+                    ))
+                });
+                both.flatten().collect()
             };
             let (bootstrap, relays) = (named(bootstrap, true), named(relays, false));
             let family = place.family.as_ref().and_then(|family| families.get(family));

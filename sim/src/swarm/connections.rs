@@ -50,7 +50,7 @@ pub(super) struct Side {
 /// What is told over a connection.
 pub(super) enum Body {
     /// The listening side's handshake is done.
-    Established { took: Duration },
+    Established { origin: Origin, took: Duration },
     /// The other side closes.
     Close,
     /// The other side tells of changes.
@@ -88,6 +88,8 @@ const CLOSING: u64 = 5 * SECOND;
 const RESEND: u64 = 250 * MILLI;
 /// Tries of a message before the way counts as gone; with the doubling about a minute.
 const TRIES: u8 = 7;
+/// The listening side's handshake ends within this, or not at all.
+const HANDSHAKE: u64 = 10 * SECOND;
 /// Connections of one peer that the gate lets in.
 const PER_PEER: usize = 8;
 
@@ -146,7 +148,7 @@ impl World {
         if let Origin::Punch(_) = origins[1] {
             self.open_listening_end(key, origins[1], took);
         } else {
-            self.send(key, 0, Body::Established { took });
+            self.send(key, 0, Body::Established { origin: origins[1], took });
         }
         key
     }
@@ -248,15 +250,20 @@ impl World {
         let Message { conn, to, body, .. } = message;
         let Some(known) = self.conns.get(conn) else { return };
         let end = &known.ends[usize::from(to)];
-        let (node, open) = (end.node, end.open);
+        let (node, open, number) = (end.node, end.open, end.number);
         let machine = &self.machines[node as usize];
         if !machine.on {
             return;
         }
         match body {
-            Body::Established { took } => {
+            Body::Established { origin, took } => {
                 let half = Duration::from_nanos(known.rtt / 2);
-                self.open_listening_end(conn, Origin::Inbound, took + half);
+                self.open_listening_end(conn, origin, took + half);
+            }
+            // It has overtaken the last packet of the handshake.
+            body if number == 0 && self.now < known.since + HANDSHAKE && !matches!(body, Body::Close) => {
+                let later = self.messages.insert(Message { conn, to, body, tries: 0 });
+                self.queue.push(self.now + RESEND, node, What::Message(later));
             }
             _ if !open && !matches!(body, Body::Close) => {}
             Body::Close => self.end_side(conn, to, CloseCause::Remote),

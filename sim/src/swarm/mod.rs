@@ -28,7 +28,7 @@ pub use outcome::Pair;
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
-use kinfolk_core::{Ask, Command, Event, PeerId, RequestId, Time};
+use kinfolk_core::{Action, Ask, Command, Event, PeerId, RequestId, Time};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -345,7 +345,11 @@ impl World {
         self.queue.push(self.now + REVIEW, NOBODY, What::Review);
         for (machine, index) in self.machines.iter().zip(0..) {
             if machine.on {
-                self.watch.review(self.now, index, machine);
+                let keeps = |relay: &PeerId| {
+                    let relay = peer_index(relay).and_then(|relay| self.machines.get(relay as usize));
+                    relay.is_none_or(|relay| !relay.on || relay.serving.keeps(index, self.now))
+                };
+                self.watch.review(self.now, index, machine, &keeps);
             }
         }
     }
@@ -364,10 +368,6 @@ impl World {
         self.digest.word(u64::from(node) << 32 ^ self.now);
         self.digest.value(&event);
         self.watch.told(self.now, node, &event);
-        #[cfg(feature = "museum")]
-        if self.is_overheard(&event) {
-            return;
-        }
         let machine = &self.machines[node as usize];
         let t = machine.local(self.now);
         self.hand(node, t, event);
@@ -425,9 +425,18 @@ impl World {
     fn command(&mut self, node: u32, command: &Command) {
         self.counts.commands += 1;
         self.digest.value(command);
-        self.watch.commanded(self.now, node, &self.machines[node as usize], command);
+        let left = self.left_after(node, command);
+        self.watch.commanded(self.now, node, &self.machines[node as usize], command, left);
         self.note(node, command);
         self.execute(node, command);
+    }
+
+    /// How many connections to the peer are left when one is closed.
+    fn left_after(&self, node: u32, command: &Command) -> usize {
+        let Action::Close { connection, peer } = &command.action else { return 0 };
+        let Some(peer) = self.index(peer) else { return 0 };
+        let others = self.machines[node as usize].conns.iter().filter(|(number, _)| *number != connection.0);
+        others.filter(|(_, key)| self.conns.get(*key).is_some_and(|conn| conn.joins(node, peer))).count()
     }
 
     /// Schedules the next wake, unless an earlier one is scheduled already, which will look again.

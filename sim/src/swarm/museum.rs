@@ -3,10 +3,10 @@
 
 use std::collections::HashSet;
 
-use kinfolk_core::{Action, Answer, Command, CommandId, DeadlineReason, Event, Notice, Reachability, Reason};
+use kinfolk_core::{Action, Answer, Command, CommandId, DeadlineReason, Notice, Reachability, Reason};
 
 use super::World;
-use crate::engine::Key;
+use crate::engine::{Key, SECOND};
 
 /// A bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,9 +29,9 @@ pub enum Plant {
     LostAnswer,
     /// Requests are answered twice.
     DoubleAnswer,
-    /// Reservations are not renewed by the core.
+    /// Reservations are renewed for half an hour, then no more.
     MissedRenewal,
-    /// That a reservation has ended is overheard.
+    /// Each relay is asked once; that a reservation has ended changes nothing.
     EdgeTriggeredRelay,
     /// The last connection to a pinned peer is closed for the sake of the budget.
     TrimmedPin,
@@ -50,11 +50,6 @@ impl World {
     /// Whether the wake is forgotten.
     pub(super) fn is_forgotten(&self, reason: DeadlineReason) -> bool {
         self.plant == Some(Plant::ForgottenDeadline) && reason == DeadlineReason::Bootstrap
-    }
-
-    /// Whether the core does not hear this.
-    pub(super) fn is_overheard(&self, event: &Event) -> bool {
-        self.plant == Some(Plant::EdgeTriggeredRelay) && matches!(event, Event::ReservationEnded { .. })
     }
 
     /// What becomes of a command.
@@ -78,7 +73,8 @@ impl World {
             (Some(Plant::DoubleAnswer), Action::Answer { request, .. }) => {
                 more(Action::Answer { request: *request, answer: Ok(Answer::NothingToDo) }, Reason::Asked)
             }
-            (Some(Plant::MissedRenewal), Action::Reserve { .. }) if command.reason == Reason::Renewal => vec![],
+            (Some(Plant::MissedRenewal), Action::Reserve { .. }) if self.now > 1_800 * SECOND => vec![],
+            (Some(Plant::EdgeTriggeredRelay), Action::Reserve { .. }) if self.now > 10 * SECOND => vec![],
             (Some(Plant::TrimmedPin), Action::Tell(Notice::PeerIdentified { peer, .. })) => {
                 let machine = &self.machines[node as usize];
                 let key = self.index(peer).and_then(|peer| self.connection_to(node, peer));

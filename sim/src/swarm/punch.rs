@@ -128,7 +128,8 @@ impl World {
                 known.offer = offer;
                 let (mapping, candidates) = (known.parts[0].mapping, known.parts[0].candidates.clone());
                 let peer = peer_id(proposer);
-                self.tell(answerer, Event::PunchOffered { offer, connection, peer, mapping, candidates });
+                // After the connection itself, which may be told in this very moment.
+                self.say_now(answerer, Event::PunchOffered { offer, connection, peer, mapping, candidates });
             }
             ANSWER => {
                 let (answer, kinfolk, transport, near) = (&known.parts[1], known.kinfolk, known.transport, known.near);

@@ -54,6 +54,13 @@ pub(super) enum Answer {
 /// The stock relay's reservation, in seconds.
 const LIFETIME: u64 = 3_600;
 
+impl Serving {
+    /// Whether a place is kept for a machine.
+    pub(super) fn keeps(&self, peer: u32, now: Moment) -> bool {
+        self.places.iter().any(|place| place.peer == peer && place.until > now)
+    }
+}
+
 impl World {
     /// The core asks a relay for a place.
     pub(super) fn reserve(&mut self, node: u32, command: CommandId, relay: &PeerId) {

@@ -5,9 +5,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use kinfolk_core::{
-    Action, Address, Ask, Asker, CloseCause, Command, CommandId, Config, ConnectionId, DialError, Direction, Event,
-    HeldId, Identity, Interfaces, ListenError, ListenerId, Notice, Origin, PeerAddress, PeerId, PingError, Prefix,
-    Query, Reason, Refusal, RequestId, Source, Started, StoredAddress, StoredPeer, Time,
+    Action, Address, Ask, Asker, CircuitLimit, CloseCause, Command, CommandId, Config, ConnectionId, DialError,
+    Direction, Event, HeldId, Identity, Interfaces, ListenError, ListenerId, Mapping, Notice, OfferId, Origin,
+    PeerAddress, PeerId, PingError, Prefix, ProbeVerdict, PunchError, Query, Reason, Refusal, RequestId, ReserveError,
+    Source, Started, StoredAddress, StoredPeer, Time, Transport,
     trace::{Frame, Header, SegmentReason},
 };
 use kinfolk_sim::record::Recording;
@@ -141,6 +142,35 @@ pub fn events() -> Vec<Event> {
         Event::QueryFound { query: CommandId(8), peers: vec![(peer(2), vec![home]), (peer(3), many)], cut: 3 },
         Event::QueryEnded { query: CommandId(8), successes: 3, failures: 1 },
         Event::Refused { command: CommandId(8), refusal: Refusal::NobodyToAsk },
+    ]
+}
+
+/// Those that are about ways through NATs.
+pub fn traversal_events() -> Vec<Event> {
+    let (far, near) = (address("/ip4/45.10.20.30/udp/4001/quic-v1"), address("/ip4/192.168.1.9/tcp/4001"));
+    let circuit = address(&format!("/ip4/45.10.20.30/tcp/4001/p2p/{}/p2p-circuit", peer(9)));
+    let (connection, command, offer) = (ConnectionId(4), CommandId(9), OfferId(2));
+    let limit = CircuitLimit { duration: Some(Duration::from_secs(7_200)), bytes: Some(1 << 27) };
+    vec![
+        Event::Probed { probe: command, verdict: ProbeVerdict::Reachable },
+        Event::Reserved { reservation: command, limit: Some(limit) },
+        Event::ReservedAt { reservation: command, address: circuit },
+        Event::ReservationEnded { reservation: command, error: ReserveError::Full },
+        Event::CircuitLimited { connection, limit },
+        Event::CircuitUsed { connection, bytes: 5_000_000 },
+        Event::Serving { peer: peer(2), reserved: true, circuits: 1 },
+        Event::PunchOffered {
+            offer,
+            connection,
+            peer: peer(2),
+            mapping: Some(Mapping::Independent),
+            candidates: vec![far.clone(), near.clone()],
+        },
+        Event::PunchAnswered { punch: command, mapping: None, candidates: vec![far.clone()] },
+        Event::PunchFailed { punch: command, error: PunchError::Declined },
+        Event::Gateway { upnp: true, nat_pmp: false, pcp: false },
+        Event::PortMapped { transport: Transport::Quic, external: far },
+        Event::PortUnmapped { transport: Transport::Tcp },
     ]
 }
 
