@@ -259,6 +259,22 @@ fn a_relay_that_is_gone_is_dialled_at_once_and_asked_when_it_is_back() {
 }
 
 #[test]
+fn a_relay_with_two_connections_that_ends_is_asked_at_once_when_it_is_back() {
+    let mut rig = node();
+    let quic = meets(&mut rig, 1, 50);
+    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
+    rig.relay_grants(1);
+    rig.live(secs(90));
+    for connection in [quic, tcp] {
+        rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
+    }
+    rig.take();
+    rig.pass(secs(2));
+    rig.dial_succeeds(1);
+    assert_eq!(asked(&rig), [1]);
+}
+
+#[test]
 fn a_place_is_doubted_when_one_of_two_connections_breaks_and_silence_ends_the_other() {
     let mut rig = node();
     let quic = meets(&mut rig, 1, 50);

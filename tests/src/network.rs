@@ -346,7 +346,11 @@ fn run_in(device: &patchbay::Device, line: &str) -> String {
 
 fn shell<E: std::fmt::Display>(line: &str, spawn: impl FnOnce(Command) -> Result<std::process::Child, E>) -> String {
     let mut command = Command::new("sh");
-    command.args(["-c", line]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+        .args(["-c", line])
+        .env_remove("KINFOLK_BLESS")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let child = spawn(command).unwrap_or_else(|error| panic!("{line}: {error:#}"));
     let output = child.wait_with_output().expect("a process that can be waited for");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -94,12 +94,12 @@ impl Router {
         }
         let router = router.build().await.unwrap_or_else(|error| panic!("{name}: {error:#}"));
         let site = Site::new(lab, router);
-        // A NAT must not answer a connection that nobody inside has asked for (RFC 5382, REQ-4): it may be one half of a
-        // simultaneous open. Linux alone would reset it.
+        // A NAT must not answer a connection from outside that nobody inside has asked for (RFC 5382, REQ-4): it may be
+        // one half of a simultaneous open. Linux alone would reset it.
         site.run(
             "nft add table ip unasked && \
              nft 'add chain ip unasked input { type filter hook input priority 0; policy accept; }' && \
-             nft add rule ip unasked input iifname != lo tcp flags syn / syn,ack drop",
+             nft add rule ip unasked input iifname '{ ix, wan }' tcp flags syn / syn,ack drop",
         );
         site
     }

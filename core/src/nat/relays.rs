@@ -343,7 +343,8 @@ impl Relays {
         place.limit = None;
         let doubled = |first: Duration, longest: Duration, n: u32| first.saturating_mul(1 << n.min(12)).min(longest);
         let wait = match &error {
-            ReserveError::ConnectionLost if was_held => Duration::ZERO,
+            // Both connections to a relay that ends are lost one after the other; the way back is the dialler's to pace.
+            ReserveError::ConnectionLost if was_held || place.failures <= 1 => Duration::ZERO,
             ReserveError::Full if others => REST_FULL,
             ReserveError::Full => doubled(RETRY_FULL, RETRY_FULL_MAX, place.failures),
             // A relay that has just started does not relay yet, or does not know its members yet.
