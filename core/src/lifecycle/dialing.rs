@@ -110,7 +110,7 @@ impl PeerLifecycle {
             |via: &Address| targets.values().any(|want| want.addresses.iter().any(|at| at.host_ip() == via.host_ip()));
         let awaited = |due: &Due| match &due.address {
             Address::Relayed(circuit) => {
-                let here = self.peers.by_id(&circuit.relay).is_some_and(|relay| relay.direct().next().is_some());
+                let here = self.peers.by_id(&circuit.relay).is_some_and(|relay| relay.is_direct());
                 !here && circuit.via.as_ref().is_some_and(|via| via.host_ip().is_some() && next(via))
             }
             Address::Ip { .. } | Address::Name { .. } | Address::DnsAddr(_) | Address::Other(_) => false,
@@ -177,8 +177,7 @@ impl PeerLifecycle {
             let near = address.host_ip().is_some_and(|ip| cx.here.is_near(ip));
             let quic = outer_transport(address) == Some(Transport::Quic);
             let relay = address.relay();
-            let here =
-                relay.and_then(|relay| self.peers.by_id(relay)).is_some_and(|relay| relay.direct().next().is_some());
+            let here = relay.and_then(|relay| self.peers.by_id(relay)).is_some_and(|relay| relay.is_direct());
             let same = relay.is_some_and(|relay| worn.contains(&relay));
             (same, *failures, relay.is_some() && !here, !near, !*proven, !quic, Reverse(address.clone()))
         });

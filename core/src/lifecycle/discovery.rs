@@ -66,7 +66,7 @@ impl PeerLifecycle {
             return false;
         }
         let known = |relay: &Peer| {
-            relay.direct().next().is_some()
+            relay.is_direct()
                 || relay
                     .book
                     .iter()

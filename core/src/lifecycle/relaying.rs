@@ -80,7 +80,7 @@ impl PeerLifecycle {
     fn is_relay_dialled(&self, address: &Address) -> bool {
         let Address::Relayed(circuit) = address else { return false };
         let relay = self.peers.by_id(&circuit.relay);
-        if relay.is_some_and(|relay| relay.direct().next().is_some()) {
+        if relay.is_some_and(|relay| relay.is_direct()) {
             return false;
         }
         let by_us = relay.is_some_and(|relay| relay.is_dialing(Lane::Direct) || relay.queued.is_some());

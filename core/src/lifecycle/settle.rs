@@ -239,7 +239,7 @@ impl PeerLifecycle {
             let closing = !peer.connections.is_empty() && peer.asks == 0;
             return if closing { None } else { self.want_any(now, peer) };
         }
-        let direct = peer.direct().next().is_some();
+        let direct = peer.is_direct();
         match lane {
             Lane::Direct if direct => {
                 missing_transport(peer)?;

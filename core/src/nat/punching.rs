@@ -328,7 +328,7 @@ impl Punching {
         if peer.blocked {
             return Err(Reason::Blocked);
         }
-        if peer.direct().next().is_some() {
+        if peer.is_direct() {
             return Err(Reason::AlreadyDirect);
         }
         let tries = self.peers.get_mut(&slot).ok_or(Reason::NotNeeded)?;
@@ -450,7 +450,7 @@ struct Answer {
 
 /// The relayed connection over which a direct one can be agreed on, where none stands.
 fn circuit(peer: &Peer) -> Option<(ConnectionId, Direction)> {
-    if peer.direct().next().is_some() {
+    if peer.is_direct() {
         return None;
     }
     let relayed = peer.standing().filter(|connection| connection.address.is_relayed());

@@ -234,6 +234,11 @@ impl Relays {
         self.places.iter().filter(|(_, place)| place.held.is_some()).map(|(slot, place)| (*slot, place))
     }
 
+    /// How many are held, or asked.
+    fn asked_count(&self) -> u32 {
+        self.places.values().filter(|place| place.reservation.is_some()).count() as u32
+    }
+
     fn by_reservation(&self, reservation: CommandId) -> Option<Slot> {
         self.places.iter().find(|(_, place)| place.reservation == Some(reservation)).map(|(slot, _)| *slot)
     }
@@ -401,7 +406,7 @@ impl Relays {
     /// Asks as many as are missing.
     fn ask(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
         loop {
-            let have = self.places.values().filter(|place| place.reservation.is_some()).count() as u32;
+            let have = self.asked_count();
             if have >= self.wanted {
                 return;
             }
@@ -462,9 +467,8 @@ impl Relays {
 
     /// Asks for a nearer relay, or one in another network, although enough are held; the farthest is then given back.
     fn improve(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
-        let held = self.held().count();
-        let asked = self.places.values().filter(|place| place.reservation.is_some()).count();
-        let enough = self.wanted > 0 && held == self.wanted as usize && asked == held;
+        let held = self.held_count();
+        let enough = self.wanted > 0 && held == self.wanted && self.asked_count() == held;
         if !enough || self.improve_at > cx.now {
             return;
         }
@@ -476,7 +480,7 @@ impl Relays {
         let Some(near) = rtt(candidate) else { return };
         let networks: BTreeSet<IpAddr> =
             self.held().filter_map(|(slot, _)| network(lifecycle.peers.get(slot)?)).collect();
-        let crowded = networks.len() < held;
+        let crowded = networks.len() < held as usize;
         let elsewhere = network(candidate).is_some_and(|network| !networks.contains(&network));
         let farthest = self.held().filter_map(|(slot, _)| rtt(lifecycle.peers.get(slot)?)).max();
         let nearer = farthest.is_some_and(|far| near <= far / 2 && near + WORTH <= far);
@@ -487,7 +491,7 @@ impl Relays {
 
     /// Has relays dialled that are known and not here, while some are missing and nobody here can be asked.
     fn look_for(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
-        let have = self.places.values().filter(|place| place.reservation.is_some()).count() as u32;
+        let have = self.asked_count();
         let missing = have < self.wanted;
         let absent = lifecycle.absent_relays(cx, |slot| self.may_ask(cx.now, slot));
         for (at, slot) in absent.iter().enumerate() {
@@ -505,7 +509,7 @@ impl Relays {
     fn next_due(&self, cx: &Cx<'_>, lifecycle: &PeerLifecycle) -> Option<Time> {
         let answers = self.places.values().filter_map(|place| place.until);
         let renewals = self.held().filter(|(_, place)| place.until.is_none()).map(|(_, place)| place.renew_at);
-        let missing = (self.places.values().filter(|place| place.reservation.is_some()).count() as u32) < self.wanted;
+        let missing = self.asked_count() < self.wanted;
         let waiting = lifecycle.relay_candidates().filter(|_| missing).filter_map(|(slot, _)| self.places.get(&slot));
         let retries = waiting.filter(|place| place.reservation.is_none()).map(|place| place.retry_at);
         let improve = Some(self.improve_at).filter(|_| self.wanted > 0 && !missing);

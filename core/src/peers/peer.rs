@@ -253,6 +253,10 @@ impl Peer {
         self.standing().filter(|connection| !connection.address.is_relayed() && !connection.for_probe)
     }
 
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct().next().is_some()
+    }
+
     pub(crate) fn is_dialing(&self, lane: Lane) -> bool {
         self.dials.iter().any(|dial| dial.lane == lane)
     }
