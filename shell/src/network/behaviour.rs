@@ -47,6 +47,7 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
     pub(super) relay: Governed<relay::Client>,
+    pub(super) early: relay::Early,
     pub(super) relay_server: relay::Server,
     pub(super) reach: Reach,
     pub(super) app: Governed<A>,
@@ -120,7 +121,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         key: &Keypair,
         settings: &NetworkSettings,
         routed: Routed,
-        (relay, relay_server): (relay::Client, relay::Server),
+        ((relay, early), relay_server): ((relay::Client, relay::Early), relay::Server),
         terms: Terms,
         app: A,
     ) -> Result<Self, NetworkError> {
@@ -158,6 +159,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             mdns: mdns.into(),
             twin: twin.into(),
             relay: Governed::new(relay, everything, Box::new(|_, _| false)),
+            early,
             relay_server,
             reach: Reach::default(),
             // The guard stops what an application's dials must not reach.
