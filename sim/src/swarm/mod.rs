@@ -12,6 +12,7 @@ mod dialing;
 mod execute;
 mod kademlia;
 mod machine;
+mod malice;
 mod mdns;
 #[cfg(feature = "museum")]
 mod museum;
@@ -22,6 +23,7 @@ mod punch;
 mod relay;
 
 pub use machine::{End, Machine, Setup, peer_id, peer_index};
+pub use malice::Malice;
 #[cfg(feature = "museum")]
 pub use museum::Plant;
 pub use outcome::{Pair, Path};
@@ -87,6 +89,8 @@ enum What {
     Punch(Key, u8),
     /// A probe goes its next step.
     Probe(Key),
+    /// A hostile node goes on.
+    Malice(u64),
     /// The wall clock is told.
     WallClock,
     /// Something that the scenario has planned.
@@ -355,6 +359,7 @@ impl World {
             What::Lease(which) => self.lease_due(node, which),
             What::Punch(key, stage) => self.punch_step(key, stage),
             What::Probe(key) => self.probe_step(key),
+            What::Malice(turn) => self.malice_due(node, turn),
             What::WallClock => self.wall_clock(node),
             What::Planned(number) => self.planned.push(number),
             What::Review => self.review(),
@@ -364,7 +369,7 @@ impl World {
     fn review(&mut self) {
         self.queue.push(self.now + REVIEW, NOBODY, What::Review);
         for (machine, index) in self.machines.iter().zip(0..) {
-            if machine.on {
+            if machine.on && machine.malice.is_none() {
                 let keeps = |relay: &PeerId| {
                     let relay = peer_index(relay).and_then(|relay| self.machines.get(relay as usize));
                     relay.is_none_or(|relay| !relay.on || relay.serving.keeps(index, self.now))
@@ -387,8 +392,10 @@ impl World {
         self.counts.events += 1;
         self.digest.word(u64::from(node) << 32 ^ self.now);
         self.digest.value(&event);
-        self.watch.told(self.now, node, &event);
         let machine = &self.machines[node as usize];
+        if machine.malice.is_none() {
+            self.watch.told(self.now, node, &event);
+        }
         let t = machine.local(self.now);
         self.hand(node, t, event);
     }
@@ -447,8 +454,10 @@ impl World {
     fn command(&mut self, node: u32, command: &Command) {
         self.counts.commands += 1;
         self.digest.value(command);
-        let left = self.left_after(node, command);
-        self.watch.commanded(self.now, node, &self.machines[node as usize], command, left);
+        if self.malice(node).is_none() {
+            let left = self.left_after(node, command);
+            self.watch.commanded(self.now, node, &self.machines[node as usize], command, left);
+        }
         self.note(node, command);
         self.execute(node, command);
     }
