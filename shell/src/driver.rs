@@ -401,6 +401,11 @@ impl<W: World> Driver<W> {
             | Action::MapPort { .. }
             | Action::UnmapPort { .. }
             | Action::SetServices { .. }
+            | Action::SetSync { .. }
+            | Action::SyncExchange { .. }
+            | Action::SyncAnnounce { .. }
+            | Action::SyncFetch { .. }
+            | Action::SyncCancel { .. }
             | Action::SetMember { .. }
             | Action::SetKademliaServer { .. }
             | Action::Route { .. }
@@ -580,6 +585,9 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::RelayNotHeld { .. }
         | Notice::PortNotMapped { .. }
         | Notice::PeerSyncing { .. }
+        | Notice::PeerLag { .. }
+        | Notice::EntriesReceived { .. }
+        | Notice::SyncFailed { .. }
         | Notice::PeerSynced { .. } => tracing::debug!(command = %id, ?peer, %because, "{notice}"),
         Notice::PeerConnected { .. }
         | Notice::PeerIdentified { .. }
@@ -589,6 +597,7 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::RelayHeld { .. }
         | Notice::PortMapped { .. }
         | Notice::NatFound { .. }
+        | Notice::LogForked { .. }
         | Notice::PeerDisconnected { .. }
         | Notice::PeerDistrusted { .. }
         | Notice::PeerUnreachable { .. }

@@ -150,6 +150,11 @@ impl Own {
             | Event::IdentifyFailed { .. }
             | Event::Pinged { .. }
             | Event::Routed { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncTold { .. }
+            | Event::SyncFetched { .. }
+            | Event::SyncFailed { .. }
+            | Event::SyncPressure { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }

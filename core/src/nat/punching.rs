@@ -177,6 +177,11 @@ impl Punching {
             | Event::Gateway { .. }
             | Event::PortUnmapped { .. }
             | Event::Routed { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncTold { .. }
+            | Event::SyncFetched { .. }
+            | Event::SyncFailed { .. }
+            | Event::SyncPressure { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }

@@ -117,7 +117,10 @@ impl<A: NetworkBehaviour> Network<A> {
                 let pinned = self.configured_pins.contains(peer);
                 self.swarm.behaviour_mut().gate.pin(peer_to_libp2p(peer), pinned);
             }
-            Action::Answer { .. } | Action::Tell(_) => {}
+            Action::SyncExchange { .. } | Action::SyncAnnounce { .. } | Action::SyncFetch { .. } => {
+                self.tell(Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
+            }
+            Action::SetSync { .. } | Action::SyncCancel { .. } | Action::Answer { .. } | Action::Tell(_) => {}
         }
         self.wake();
     }

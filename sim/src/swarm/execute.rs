@@ -92,7 +92,10 @@ impl World {
             Action::Forget { peer } => {
                 self.machines[node as usize].store.remove(peer);
             }
-            Action::Answer { .. } | Action::Tell(_) => {}
+            Action::SyncExchange { .. } | Action::SyncAnnounce { .. } | Action::SyncFetch { .. } => {
+                self.say_now(node, Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
+            }
+            Action::SetSync { .. } | Action::SyncCancel { .. } | Action::Answer { .. } | Action::Tell(_) => {}
         }
     }
 
