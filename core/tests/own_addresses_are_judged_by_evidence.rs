@@ -406,6 +406,27 @@ fn two_probes_at_once_and_one_to_each_server() {
 }
 
 #[test]
+fn a_server_that_dials_back_goes_on_being_asked() {
+    let mut rig = at_home(Config::desktop());
+    let dialled = meet(&mut rig, 1, global(1), SEEN);
+    rig.pass(secs(1));
+    let [(probe, 1, _)] = probes(&rig)[..] else { panic!("{:?}", probes(&rig)) };
+    // On the connection by which it comes it offers no probes, and says so.
+    let back = rig.connected(1, Direction::Inbound, address("/ip4/45.9.9.9/udp/50123/quic-v1"), Origin::Probe(probe));
+    rig.identified(back, 1);
+    rig.tell(Event::Probed { probe, verdict: ProbeVerdict::Reachable });
+    rig.take();
+    rig.pass(secs(2));
+    let [(probe, 1, _)] = probes(&rig)[..] else { panic!("{:?}", probes(&rig)) };
+    rig.tell(Event::Probed { probe, verdict: ProbeVerdict::Reachable });
+    // What it says where it was dialled counts.
+    rig.identified(dialled, 1);
+    rig.take();
+    rig.pass(secs(7_200));
+    assert_eq!(probes(&rig), []);
+}
+
+#[test]
 fn another_wi_fi_is_judged_anew_within_seconds() {
     let mut rig = at_home(Config::desktop());
     let connection = meet(&mut rig, 1, global(1), SEEN);

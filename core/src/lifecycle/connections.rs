@@ -264,8 +264,15 @@ impl PeerLifecycle {
 
     pub(super) fn identified(&mut self, cx: &mut Cx<'_>, id: ConnectionId, identity: &Identity) {
         let Some(&slot) = self.connections.get(&id) else { return };
-        let capabilities = capabilities_of(identity, &cx.config.protocols);
+        let mut capabilities = capabilities_of(identity, &cx.config.protocols);
         let peer = self.peers.at_mut(slot);
+        // Servers that probe offer it only on connections that we have dialled: by which they dial back they name it not.
+        let dialled = |one: &Connection| one.direction == Direction::Outbound && !one.address.is_relayed();
+        let elsewhere = peer.connections.iter().any(|one| one.id == id && !dialled(one));
+        if elsewhere && peer.standing().any(dialled) {
+            capabilities =
+                capabilities.with(peer.capabilities().only(Capabilities::PROBE.with(Capabilities::PROBE_V1)));
+        }
         if let Some(connection) = peer.connection_mut(id) {
             connection.alive = cx.now;
         }

@@ -35,6 +35,10 @@ use super::{
 /// How long records and memberships live in the hash table. The core announces them again at a quarter of it.
 const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 
+/// For others' addresses. The library gives an answer 10 s, of which the client's data may take some; this is enough for
+/// three packets of TCP.
+const PROBE_PATIENCE: Duration = Duration::from_secs(7);
+
 /// See the module.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour<A: NetworkBehaviour> {
@@ -165,7 +169,8 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
             autonat_v2: Governed::new(
-                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet),
+                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet)
+                    .within(PROBE_PATIENCE),
                 everything,
                 Box::new(|_, _| false),
             ),
