@@ -231,6 +231,7 @@ impl PeerLifecycle {
         let connection = peer.connections.remove(at);
         if peer.connections.is_empty() {
             peer.profile = None;
+            peer.fetching = 0;
             if let Some(sync) = &mut peer.sync {
                 sync.pending = 0;
             }
@@ -411,6 +412,18 @@ impl PeerLifecycle {
         self.connected.len() as u32
     }
 
+    pub(crate) fn connected_peers(&self) -> Vec<PeerId> {
+        self.connected.iter().map(|slot| self.peers.at(*slot).id).collect()
+    }
+
+    /// So many ranges of a peer's logs are under way now.
+    pub(crate) fn set_fetching(&mut self, cx: &mut Cx<'_>, peer: &PeerId, fetching: u32) {
+        let Some(slot) = self.peers.find(peer) else { return };
+        let peer = self.peers.at_mut(slot);
+        peer.fetching = if peer.is_connected() { fetching } else { 0 };
+        self.settle(cx, slot);
+    }
+
     pub(crate) fn missing_pinned(&self) -> u32 {
         self.missing(&self.pinned)
     }
@@ -474,6 +487,7 @@ fn capabilities_of(identity: &Identity, names: &Protocols) -> Capabilities {
             "/libp2p/autonat/1.0.0" => Capabilities::PROBE_V1,
             "/ipfs/ping/1.0.0" => Capabilities::PING,
             name if name == names.punch => Capabilities::FAST_PUNCH,
+            name if name == names.sync => Capabilities::SYNC,
             _ => continue,
         };
         all = all.with(one);
