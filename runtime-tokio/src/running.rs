@@ -81,7 +81,17 @@ where
     // Before its life begins, so that nothing is missed.
     let first_events = Mutex::new(Some(handle.events()));
     let life = Some(tokio::spawn(life));
-    Ok(Running { handle, peer, warnings, http, logs, first_events, app_events, runtime: runtime::Handle::current(), life })
+    Ok(Running {
+        handle,
+        peer,
+        warnings,
+        http,
+        logs,
+        first_events,
+        app_events,
+        runtime: runtime::Handle::current(),
+        life,
+    })
 }
 
 fn folder(host: HostSettings) -> Folder {

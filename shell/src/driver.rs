@@ -471,6 +471,9 @@ impl<W: World> Driver<W> {
             Request::Peers { reply } => {
                 let _ = reply.send(self.peers(now));
             }
+            Request::Sync { reply } => {
+                let _ = reply.send(self.node.view().map(|view| snapshot::sync(&view, now)));
+            }
             Request::Peer { peer, reply } => {
                 let seen = self.node.view().and_then(|view| view.peer(&peer).map(|seen| snapshot::peer(now, seen)));
                 let _ = reply.send(seen);

@@ -17,7 +17,10 @@ use futures::{
 use kinfolk_core::{Answer, Ask, AskError, Config, Head, Notice, PeerAddress, PeerId, Reason, ValidConfig};
 
 use crate::{
-    api::types::{Exported, Peer, Snapshot, Status, TraceStatus, WhyEntry},
+    api::{
+        logs::Sync,
+        types::{Exported, Peer, Snapshot, Status, TraceStatus, WhyEntry},
+    },
     feed::{Fed, Feed, Feeder, feed},
     sync::{Logs, PutError},
 };
@@ -265,6 +268,14 @@ impl Control {
         self.wait(|reply| Request::Peers { reply }).await
     }
 
+    /// Who has what: logs, and how far each peer is.
+    ///
+    /// # Errors
+    /// When the node is gone.
+    pub async fn sync_view(&self) -> Result<Sync, NodeGone> {
+        self.wait(|reply| Request::Sync { reply }).await?.ok_or(NodeGone)
+    }
+
     /// One peer. `None`: not known.
     ///
     /// # Errors
@@ -391,6 +402,7 @@ pub(crate) enum Request {
     Status { reply: oneshot::Sender<Box<Status>> },
     Metrics { reply: oneshot::Sender<Option<String>> },
     Peers { reply: oneshot::Sender<Vec<Peer>> },
+    Sync { reply: oneshot::Sender<Option<Sync>> },
     Peer { peer: PeerId, reply: oneshot::Sender<Option<Peer>> },
     Why { peer: Option<PeerId>, reply: oneshot::Sender<Vec<WhyEntry>> },
     Config { reply: oneshot::Sender<Box<Config>> },

@@ -169,7 +169,9 @@ mod tests {
         }
     }
 
-    fn sent(entries: &[Entry]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    type Items = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+    fn sent(entries: &[Entry]) -> Items {
         entries.iter().map(|entry| (entry.data.clone(), entry.signature.clone())).collect()
     }
 
@@ -199,7 +201,7 @@ mod tests {
     fn whatever_is_changed_is_noticed() {
         let (author, other) = (Author::new(), Author::new());
         let good = author.write(70);
-        let change = |change: &dyn Fn(&mut Vec<(Vec<u8>, Option<Vec<u8>>)>)| {
+        let change = |change: &dyn Fn(&mut Items)| {
             let mut items = sent(&good);
             change(&mut items);
             check(author.place(), items)

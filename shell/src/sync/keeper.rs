@@ -44,12 +44,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(
-        own: PeerId,
-        key: Keypair,
-        mut log: Box<dyn Log>,
-        shared: Arc<Shared>,
-    ) -> Result<Self, LogError> {
+    pub(super) fn new(own: PeerId, key: Keypair, mut log: Box<dyn Log>, shared: Arc<Shared>) -> Result<Self, LogError> {
         let epoch = shared.table().heads.get(&own).map_or(0, |head| head.epoch);
         let forked = log.forks()?.iter().any(|fork| fork.log == own && fork.epoch == epoch);
         let anew = forked || log.begins_anew()?;
@@ -110,7 +105,9 @@ impl Keeper {
         }
         let place = Place { log: &self.own, epoch: head.epoch, since: head.position, before: head.hash };
         let entries = chain::write(place, &self.key, data).map_err(LogError::Failed)?;
-        self.log.append(&self.own, head.epoch, &entries).inspect_err(|error| tracing::warn!(%error, "nothing was put"))?;
+        self.log
+            .append(&self.own, head.epoch, &entries)
+            .inspect_err(|error| tracing::warn!(%error, "nothing was put"))?;
         if anew {
             self.anew = false;
             if let Err(error) = self.log.begun() {

@@ -66,14 +66,7 @@ pub trait Log: Send + 'static {
     ///
     /// # Errors
     /// See [`Log::heads`].
-    fn read(
-        &mut self,
-        log: &PeerId,
-        epoch: u64,
-        since: u64,
-        limit: u32,
-        bytes: usize,
-    ) -> Result<Vec<Entry>, LogError>;
+    fn read(&mut self, log: &PeerId, epoch: u64, since: u64, limit: u32, bytes: usize) -> Result<Vec<Entry>, LogError>;
 
     /// Adds entries, all or none; the first one follows the last that is there.
     ///

@@ -210,14 +210,7 @@ impl Log for SqliteLog {
         hash().map_err(failed)
     }
 
-    fn read(
-        &mut self,
-        log: &PeerId,
-        epoch: u64,
-        since: u64,
-        limit: u32,
-        bytes: usize,
-    ) -> Result<Vec<Entry>, LogError> {
+    fn read(&mut self, log: &PeerId, epoch: u64, since: u64, limit: u32, bytes: usize) -> Result<Vec<Entry>, LogError> {
         let read = || match self.id(log, epoch)? {
             Some(id) => self.read_rows(id, since, limit, bytes),
             None => Ok(vec![]),
@@ -229,17 +222,18 @@ impl Log for SqliteLog {
         let Some(last) = entries.last() else { return Ok(()) };
         let transaction = self.connection.transaction().map_err(failed)?;
         let id = begin_log(&transaction, log, epoch)?;
-        let append = || -> rusqlite::Result<()> {
-            let mut insert = transaction
-                .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
-            for entry in entries {
-                insert.execute(params![row_of(id, entry.position), entry.hash.0, entry.signature, entry.data])?;
-            }
-            transaction
-                .prepare_cached("UPDATE logs SET position = ?2, hash = ?3 WHERE id = ?1")?
-                .execute(params![id, number(last.position), last.hash.0])?;
-            Ok(())
-        };
+        let append =
+            || -> rusqlite::Result<()> {
+                let mut insert = transaction
+                    .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
+                for entry in entries {
+                    insert.execute(params![row_of(id, entry.position), entry.hash.0, entry.signature, entry.data])?;
+                }
+                transaction
+                    .prepare_cached("UPDATE logs SET position = ?2, hash = ?3 WHERE id = ?1")?
+                    .execute(params![id, number(last.position), last.hash.0])?;
+                Ok(())
+            };
         append().and_then(|()| transaction.commit()).map_err(failed)
     }
 

@@ -151,9 +151,8 @@ fn a_fork_is_proven_and_kept_apart() {
 
         // The whole range, and one that begins after the place where they part.
         let fork = |position, other| Fork { log: ada.logs.own, epoch: 0, position, other };
-        let other = |position: u64| {
-            block_on(twin.logs.entries(ada.logs.own, 0, position - 1, 1)).unwrap().remove(0).hash
-        };
+        let other =
+            |position: u64| block_on(twin.logs.entries(ada.logs.own, 0, position - 1, 1)).unwrap().remove(0).hash;
         assert_eq!(bob.fetch(&twin, &ada, 8, 100), Err(SyncError::Forked { position: 8 }));
         assert_eq!(block_on(bob.logs.forks()).unwrap(), [fork(8, other(8))]);
         assert_eq!(bob.fetch(&twin, &ada, 0, 100), Err(SyncError::Forked { position: 6 }));
@@ -339,9 +338,9 @@ fn the_core_hears_of_all_logs_first_and_then_of_what_is_put() {
     let frames: Vec<(usize, bool)> = many
         .events()
         .iter()
-        .map(|event| match event {
-            Event::SyncHeads { heads, last } => (heads.len(), *last),
-            other => panic!("{other:?}"),
+        .map(|event| {
+            let Event::SyncHeads { heads, last } = event else { panic!("{event:?}") };
+            (heads.len(), *last)
         })
         .collect();
     assert_eq!(frames, [(64, false), (36, true)]);

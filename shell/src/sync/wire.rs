@@ -167,7 +167,10 @@ mod tests {
 
     #[test]
     fn the_largest_messages_fit() {
-        let head = LogHead { log: author_of(1), head: Head { epoch: MAX_EPOCH, position: MAX_POSITION, hash: EntryHash([9; 32]) } };
+        let head = LogHead {
+            log: author_of(1),
+            head: Head { epoch: MAX_EPOCH, position: MAX_POSITION, hash: EntryHash([9; 32]) },
+        };
         let page = Response::Heads { heads: from_heads(&vec![head; PAGE]), has_more: true };
         assert!((encode(&page).len() as u64) < MAX_HEADS_ANSWER);
         let announcement = Request::Announce { heads: from_heads(&vec![head; FRAME]) };
@@ -189,7 +192,9 @@ mod tests {
 
     #[test]
     fn garbage_is_no_message() {
-        for bytes in [&b""[..], b"\xff\xff", b"\xa1", &[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], &[0x81; 5000]] {
+        for bytes in
+            [&b""[..], b"\xff\xff", b"\xa1", &[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], &[0x81; 5000]]
+        {
             assert!(decode::<Request>(bytes).is_err());
             assert!(decode::<Response>(bytes).is_err());
         }

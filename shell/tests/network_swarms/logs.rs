@@ -106,9 +106,8 @@ async fn positions_are_compared_in_a_word_while_they_are_equal() {
 #[tokio::test]
 async fn all_heads_of_many_logs_come_in_frames() {
     let mut log = SqliteLog::in_memory().unwrap();
-    let author = |number: u32| {
-        PeerId::from_bytes(&[&[0x12, 0x20][..], &number.to_be_bytes(), &[0; 28]].concat()).unwrap()
-    };
+    let author =
+        |number: u32| PeerId::from_bytes(&[&[0x12, 0x20][..], &number.to_be_bytes(), &[0; 28]].concat()).unwrap();
     let entry = Entry { position: 1, hash: kinfolk_core::EntryHash([1; 32]), signature: None, data: vec![] };
     for number in 0..1_100 {
         log.append(&author(number), 0, std::slice::from_ref(&entry)).unwrap();
@@ -149,8 +148,7 @@ async fn ranges_are_stored_before_they_are_told_of() {
         let (mut since, mut ranges) = (0, 0);
         while since < 5_000 {
             let fetch = a.fetch(b.peer.id(), to_b, of_b.log, since);
-            let (head, entries, has_more) =
-                wait(&mut [&mut a.peer, &mut b.peer], 0, "a range", fetched(fetch)).await;
+            let (head, entries, has_more) = wait(&mut [&mut a.peer, &mut b.peer], 0, "a range", fetched(fetch)).await;
             assert_eq!(a.logs.heads(), [LogHead { log: of_b.log, head }]);
             assert_eq!((since + u64::from(entries), head.position < 5_000), (head.position, has_more));
             (since, ranges) = (head.position, ranges + 1);

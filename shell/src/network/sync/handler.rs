@@ -53,9 +53,19 @@ pub(in crate::network) struct Ask {
 #[derive(Clone, Debug)]
 pub(super) enum What {
     /// The last author of the page before, and how many pages there were.
-    Exchange { after: Option<PeerId>, pages: u32 },
-    Announce { heads: Vec<LogHead> },
-    Range { log: PeerId, epoch: u64, since: u64, limit: u32 },
+    Exchange {
+        after: Option<PeerId>,
+        pages: u32,
+    },
+    Announce {
+        heads: Vec<LogHead>,
+    },
+    Range {
+        log: PeerId,
+        epoch: u64,
+        since: u64,
+        limit: u32,
+    },
 }
 
 /// What happens on the connection.
@@ -133,9 +143,7 @@ impl Handler {
                 self.out.push_back(FromHandler::Told { command, told: Told::Heads(heads), last: false });
                 return;
             }
-            Answer::Heads { heads, next: None } => {
-                FromHandler::Told { command, told: Told::Heads(heads), last: true }
-            }
+            Answer::Heads { heads, next: None } => FromHandler::Told { command, told: Told::Heads(heads), last: true },
             Answer::Stored { log, stored, has_more } => FromHandler::Fetched { command, log, stored, has_more },
         };
         self.wanted.remove(&command);
@@ -232,7 +240,8 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S, ask: Ask, logs: Logs
                 }
             };
             // So that it comes to an end.
-            let ordered = heads.iter().try_fold(after, |before, head| (before < Some(head.log)).then_some(Some(head.log)));
+            let ordered =
+                heads.iter().try_fold(after, |before, head| (before < Some(head.log)).then_some(Some(head.log)));
             let last = ordered.ok_or(SyncError::Malformed)?;
             if has_more && (heads.is_empty() || pages + 1 >= MAX_PAGES) {
                 return Err(SyncError::Malformed);

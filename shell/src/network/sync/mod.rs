@@ -229,7 +229,9 @@ impl<A: NetworkBehaviour> Network<A> {
                     self.tell(Event::SyncTold { peer, connection, sync, told: Told::Heads(frame.to_vec()), last });
                 }
             }
-            Told::Same | Told::Differs | Told::Heads(_) => self.tell(Event::SyncTold { peer, connection, sync, told, last }),
+            Told::Same | Told::Differs | Told::Heads(_) => {
+                self.tell(Event::SyncTold { peer, connection, sync, told, last })
+            }
         }
     }
 }
