@@ -2,7 +2,7 @@
 //!
 //! The core decides; everything here only carries. [`driver`] moves events to the core and commands to the world, and
 //! [`network`] is that world, on libp2p. Around them stand what a machine gives ([`clock`], [`interfaces`]), what must
-//! not be forgotten ([`data_dir`], [`identity`], [`store`], [`trace`]), and how others speak to the node ([`handle`],
+//! not be forgotten ([`data_dir`], [`identity`], [`store`], [`sync`], [`trace`]), and how others speak to the node ([`handle`],
 //! [`api`], [`why`]). [`node`] puts it all together.
 
 pub mod api;
@@ -19,5 +19,6 @@ pub mod node;
 mod port_mapping;
 mod snapshot;
 pub mod store;
+pub mod sync;
 pub mod trace;
 pub mod why;

@@ -29,6 +29,7 @@ use super::{
     relay,
     settled::Settled,
     shelf::Shelf,
+    sync::Sync,
     twin::Twin,
 };
 
@@ -54,6 +55,7 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) early: relay::Early,
     pub(super) relay_server: relay::Server,
     pub(super) reach: Reach,
+    pub(super) sync: Sync,
     pub(super) app: Governed<A>,
     /// The last fields: version 1 remembers each connection that it has a handler for, also if another field turns it
     /// away.
@@ -166,6 +168,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             early,
             relay_server,
             reach: Reach::default(),
+            sync: Sync::new(protocol("sync", &config.protocols.sync)?, terms.members.clone()),
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
             autonat_v2: Governed::new(
