@@ -9,6 +9,9 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::DoorwayError;
+use crate::config::Settings;
+
 /// How a doorway serves.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DoorwaySettings {
@@ -76,6 +79,37 @@ impl DoorwaySettings {
             writes: 120,
             connections: Connections { all: 1_024, per_prefix: 64 },
         }
+    }
+
+    /// As the program's settings say. Reads the file of tokens.
+    ///
+    /// # Errors
+    /// When that file is wrong.
+    pub fn of(settings: &Settings, listen: SocketAddr) -> Result<Self, DoorwayError> {
+        let config = &settings.host.doorway;
+        let own = || vec![settings.config.network.clone()];
+        let networks = if config.networks.is_empty() { own() } else { config.networks.clone() };
+        let keep = match &config.redis {
+            Some(url) => Keep::Redis(url.0.clone()),
+            None => Keep::Folder(settings.host.data_dir.clone()),
+        };
+        let tokens = config.tokens.as_deref().map(Tokens::load).transpose();
+        Ok(Self {
+            listen,
+            networks,
+            keep,
+            tokens: tokens
+                .map_err(|problem| DoorwayError::Settings(format!("doorway.tokens: {problem}")))?
+                .unwrap_or_default(),
+            proxies: config.proxies.clone(),
+            private: config.private,
+            lifetime: config.lifetime,
+            records: config.records,
+            records_per_prefix: config.records_per_prefix,
+            reads: config.reads,
+            writes: config.writes,
+            connections: Connections { all: config.connections, per_prefix: config.connections_per_prefix },
+        })
     }
 }
 
