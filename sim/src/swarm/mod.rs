@@ -11,6 +11,7 @@ mod connections;
 mod dialing;
 mod execute;
 mod kademlia;
+mod logs;
 mod machine;
 mod mdns;
 #[cfg(feature = "museum")]
@@ -21,6 +22,7 @@ mod probes;
 mod punch;
 mod relay;
 
+pub use logs::Writing;
 pub use machine::{End, Machine, Setup, peer_id, peer_index};
 #[cfg(feature = "museum")]
 pub use museum::Plant;
@@ -87,6 +89,8 @@ enum What {
     Punch(Key, u8),
     /// A probe goes its next step.
     Probe(Key),
+    /// An author writes, in this run of its program.
+    Write(u32),
     /// The wall clock is told.
     WallClock,
     /// Something that the scenario has planned.
@@ -130,6 +134,14 @@ pub struct Counts {
     pub punched: u64,
     /// Questions of the hash table.
     pub queries: u64,
+    /// Entries that authors wrote.
+    pub entries_written: u64,
+    /// Entries that came from others, at all nodes.
+    pub entries_received: u64,
+    /// Exchanges, announcements and ranges of logs that were asked for.
+    pub log_questions: u64,
+    /// Bytes of these and of their answers.
+    pub log_bytes: u64,
 }
 
 /// The whole simulated world. Not `Send`: each run has its own, on its own thread.
@@ -158,6 +170,7 @@ pub struct World {
     planned: Vec<u32>,
     unix_time: u64,
     spin: (Moment, u64),
+    writing: Option<Writing>,
     #[cfg(feature = "museum")]
     plant: Option<museum::Plant>,
 }
@@ -206,6 +219,7 @@ impl World {
             planned: Vec::new(),
             unix_time,
             spin: (0, 0),
+            writing: None,
             #[cfg(feature = "museum")]
             plant: None,
         }
@@ -355,6 +369,7 @@ impl World {
             What::Lease(which) => self.lease_due(node, which),
             What::Punch(key, stage) => self.punch_step(key, stage),
             What::Probe(key) => self.probe_step(key),
+            What::Write(run) => self.write(node, run),
             What::WallClock => self.wall_clock(node),
             What::Planned(number) => self.planned.push(number),
             What::Review => self.review(),
