@@ -309,6 +309,16 @@ impl fmt::Display for Report {
         if counts.punches > 0 {
             writeln!(f, "  {} tries to punch a hole, {} worked", counts.punches, counts.punched)?;
         }
+        if counts.log_questions > 0 {
+            writeln!(
+                f,
+                "  {} entries written, {} received from others; {} questions about logs, {} kB",
+                counts.entries_written,
+                counts.entries_received,
+                counts.log_questions,
+                counts.log_bytes / 1_000
+            )?;
+        }
         if pairs.all > 0 {
             let time = |millis: Option<u64>| {
                 millis.map_or("never".to_owned(), |millis| words::span(Duration::from_millis(millis)))

@@ -119,7 +119,7 @@ fn everything_that_it_takes_is_in_one_folder() {
     let second = run::run(&again, failure.seed, &NEVER);
     assert_eq!((second.hash, second.findings), (report.hash, report.findings));
     let traced = traces(&folder);
-    assert!(traced >= 1 && traced <= 12, "those who had started by then: {traced}");
+    assert!((1..=12).contains(&traced), "those who had started by then: {traced}");
 }
 
 #[test]

@@ -29,11 +29,16 @@ use super::{
     relay,
     settled::Settled,
     shelf::Shelf,
+    sync::Sync,
     twin::Twin,
 };
 
 /// How long records and memberships live in the hash table. The core announces them again at a quarter of it.
 const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
+
+/// For others' addresses. The library gives an answer 10 s, of which the client's data may take some; this is enough for
+/// three packets of TCP.
+const PROBE_PATIENCE: Duration = Duration::from_secs(7);
 
 /// See the module.
 #[derive(NetworkBehaviour)]
@@ -50,6 +55,7 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) early: relay::Early,
     pub(super) relay_server: relay::Server,
     pub(super) reach: Reach,
+    pub(super) sync: Sync,
     pub(super) app: Governed<A>,
     /// The last fields: version 1 remembers each connection that it has a handler for, also if another field turns it
     /// away.
@@ -162,10 +168,12 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             early,
             relay_server,
             reach: Reach::default(),
+            sync: Sync::new(protocol("sync", &config.protocols.sync)?, terms.members.clone()),
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
             autonat_v2: Governed::new(
-                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet),
+                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet)
+                    .within(PROBE_PATIENCE),
                 everything,
                 Box::new(|_, _| false),
             ),

@@ -148,6 +148,7 @@ impl<A: NetworkBehaviour> Network<A> {
             BehaviourEvent::Punch(said) => self.on_punch(said),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
             BehaviourEvent::Reach(told) => self.on_probe(told),
+            BehaviourEvent::Sync(said) => self.on_sync(said),
             BehaviourEvent::App(said) => {
                 if let Some(event) = self.on_said(Asker::Application, said) {
                     self.out.push_back(Happened::App(event));

@@ -225,6 +225,11 @@ impl Watch {
             | Action::AnswerPunch { .. }
             | Action::RefusePunch { .. }
             | Action::CancelPunch { .. }
+            | Action::SetSync { .. }
+            | Action::SyncExchange { .. }
+            | Action::SyncAnnounce { .. }
+            | Action::SyncFetch { .. }
+            | Action::SyncCancel { .. }
             | Action::MapPort { .. }
             | Action::UnmapPort { .. }
             | Action::SetServices { .. }

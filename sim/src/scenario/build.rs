@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Transport};
+use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Service, Transport};
 use toml::Spanned;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     engine::{Dice, Moment, Purpose, SECOND},
     internet::{FirewallKind, HostId, INTERNET, Internet, NatKind, RouterId, SegmentId, Site, SiteId, Weather},
-    swarm::{Malice, Setup, World, peer_id},
+    swarm::{Malice, Setup, World, Writing, peer_id},
 };
 
 /// A home or server of a world.
@@ -134,6 +134,10 @@ impl<'a> Builder<'a> {
         }
         for setup in self.setups {
             world.add(setup);
+        }
+        if let Some(logs) = &scenario.logs {
+            let until = nanos(logs.until.unwrap_or(scenario.duration / 10 * 8));
+            world.keep_logs(Writing { every: nanos(logs.every), until, entries: logs.entries });
         }
         for members in families.values() {
             for (at, a) in members.iter().enumerate() {
@@ -265,7 +269,10 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn setup(&mut self, config: Config, clock_offset: i64, drift: i32, malice: Option<Malice>) {
+    fn setup(&mut self, mut config: Config, clock_offset: i64, drift: i32, malice: Option<Malice>) {
+        if self.scenario.logs.is_some() {
+            config.sync.with = Service::Anyone;
+        }
         #[expect(clippy::expect_used, reason = "presets are valid")]
         let config = config.validate().expect("a preset");
         let slack = nanos(self.scenario.weather.wake_slack);

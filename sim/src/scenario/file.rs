@@ -35,6 +35,8 @@ pub struct Scenario {
     /// The first servers start by then, in their order.
     #[serde(default)]
     pub weather: Weather,
+    /// What is written into logs, and replicated. Without it, nobody keeps any.
+    pub logs: Option<Logs>,
     /// Where things are.
     #[serde(default, rename = "region")]
     pub regions: Vec<Region>,
@@ -98,6 +100,21 @@ pub struct Weather {
     /// Wakes of nodes come up to this much late.
     #[serde(deserialize_with = "span")]
     pub wake_slack: Duration,
+}
+
+/// Every node has a log, writes into it, and exchanges logs with everybody.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Logs {
+    /// The mean time between two times at which a node writes.
+    #[serde(deserialize_with = "span")]
+    pub every: Duration,
+    /// How many entries it writes then.
+    #[serde(default = "single")]
+    pub entries: u32,
+    /// Nobody writes after this; 80 % of the duration if not said.
+    #[serde(default, deserialize_with = "maybe_span")]
+    pub until: Option<Duration>,
 }
 
 /// A part of the earth.
@@ -298,6 +315,8 @@ pub struct Expect {
     /// All of it holds so long after the last fault is over already, not only at the end.
     #[serde(deserialize_with = "maybe_span")]
     pub within: Option<Duration>,
+    /// Whether all running nodes have the same entries.
+    pub same_logs: bool,
 }
 
 /// How nodes that belong together are connected.

@@ -93,6 +93,9 @@ pub struct Machine {
     pub(super) leases: Vec<super::ports::Lease>,
     pub(super) punches: Vec<Key>,
     pub(super) probes: Vec<Key>,
+    pub(super) logs: super::logs::Logs,
+    /// Whether it exchanges logs.
+    pub(super) keeps_logs: bool,
     /// What survives a restart.
     pub(super) store: BTreeMap<PeerId, StoredPeer>,
 }
@@ -161,6 +164,8 @@ impl Machine {
             leases: Vec::new(),
             punches: Vec::new(),
             probes: Vec::new(),
+            logs: super::logs::Logs::default(),
+            keeps_logs: false,
             store: BTreeMap::new(),
         }
     }
@@ -235,6 +240,9 @@ impl Machine {
             .map(str::to_owned)
             .collect();
         protocols.push(names.punch.clone());
+        if self.keeps_logs {
+            protocols.push(names.sync.clone());
+        }
         if self.server {
             protocols.push(names.kademlia.clone());
         }
@@ -299,6 +307,7 @@ impl World {
             self.say(at, node, Event::StoreLoaded { peers: frame.to_vec(), last: number == last });
             at += MILLI;
         }
+        self.logs_started(node, at + MILLI);
         self.queue.push(at + 5 * MILLI, node, What::WallClock);
         self.join_lan(node);
         self.start_malice(node);
@@ -322,6 +331,7 @@ impl World {
         for key in std::mem::take(&mut self.machines[node as usize].queries) {
             self.queries.remove(key);
         }
+        self.logs_stopped(node);
         self.leave_lan(node);
         self.relay_gone(node);
         let machine = &mut self.machines[node as usize];
@@ -353,6 +363,7 @@ impl World {
     /// Forgets what a machine's program has stored.
     pub fn wipe(&mut self, node: u32) {
         self.machines[node as usize].store.clear();
+        self.logs_lost(node);
     }
 
     /// Suspends a machine: it hears and does nothing, and its clock goes on.

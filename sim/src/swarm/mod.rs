@@ -11,6 +11,7 @@ mod connections;
 mod dialing;
 mod execute;
 mod kademlia;
+mod logs;
 mod machine;
 mod malice;
 mod mdns;
@@ -22,6 +23,7 @@ mod probes;
 mod punch;
 mod relay;
 
+pub use logs::Writing;
 pub use machine::{End, Machine, Setup, peer_id, peer_index};
 pub use malice::Malice;
 #[cfg(feature = "museum")]
@@ -91,6 +93,8 @@ enum What {
     Probe(Key),
     /// A hostile node goes on.
     Malice(u64),
+    /// An author writes, in this run of its program.
+    Write(u32),
     /// The wall clock is told.
     WallClock,
     /// Something that the scenario has planned.
@@ -111,6 +115,8 @@ const ASLEEP: u64 = 10 * SECOND;
 
 /// What was counted in a run.
 #[derive(Clone, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+// Results of older programs lack what is counted since.
+#[serde(default)]
 pub struct Counts {
     /// Steps of the engine.
     pub steps: u64,
@@ -134,6 +140,14 @@ pub struct Counts {
     pub punched: u64,
     /// Questions of the hash table.
     pub queries: u64,
+    /// Entries that authors wrote.
+    pub entries_written: u64,
+    /// Entries that came from others, at all nodes.
+    pub entries_received: u64,
+    /// Exchanges, announcements and ranges of logs that were asked for.
+    pub log_questions: u64,
+    /// Bytes of these and of their answers.
+    pub log_bytes: u64,
 }
 
 /// The whole simulated world. Not `Send`: each run has its own, on its own thread.
@@ -162,6 +176,7 @@ pub struct World {
     planned: Vec<u32>,
     unix_time: u64,
     spin: (Moment, u64),
+    writing: Option<Writing>,
     #[cfg(feature = "museum")]
     plant: Option<museum::Plant>,
 }
@@ -210,6 +225,7 @@ impl World {
             planned: Vec::new(),
             unix_time,
             spin: (0, 0),
+            writing: None,
             #[cfg(feature = "museum")]
             plant: None,
         }
@@ -360,6 +376,7 @@ impl World {
             What::Punch(key, stage) => self.punch_step(key, stage),
             What::Probe(key) => self.probe_step(key),
             What::Malice(turn) => self.malice_due(node, turn),
+            What::Write(run) => self.write(node, run),
             What::WallClock => self.wall_clock(node),
             What::Planned(number) => self.planned.push(number),
             What::Review => self.review(),
