@@ -36,7 +36,7 @@ impl NodeBuilder {
 }
 
 impl Node {
-    /// What it tells operators now.
+    /// What it tells operators: at most a second old.
     ///
     /// # Panics
     /// If it was not built `with_figures`.
