@@ -169,6 +169,11 @@ impl Relays {
             | Event::PortMapped { .. }
             | Event::PortUnmapped { .. }
             | Event::Routed { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncTold { .. }
+            | Event::SyncFetched { .. }
+            | Event::SyncFailed { .. }
+            | Event::SyncPressure { .. }
             | Event::QueryEnded { .. } => {}
         }
     }

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use kinfolk_core::{Config, Role};
 
 use super::{
-    TraceSettings,
+    DoorwayConfig, TraceSettings,
     value::{Raw, Setting, Wrong},
 };
 
@@ -19,6 +19,7 @@ pub(super) struct Draft {
     pub(super) data_dir: PathBuf,
     pub(super) api_socket: PathBuf,
     pub(super) http_listen: Option<SocketAddr>,
+    pub(super) doorway: DoorwayConfig,
     pub(super) log: String,
     pub(super) trace: TraceSettings,
 }
@@ -30,6 +31,7 @@ impl Draft {
             data_dir: PathBuf::new(),
             api_socket: PathBuf::new(),
             http_listen: None,
+            doorway: DoorwayConfig::default(),
             log: "off".to_owned(),
             trace: TraceSettings::default(),
         }
@@ -87,8 +89,22 @@ pub(super) static KEYS: &[Key] = keys! {
     "protocols.identify" => core.protocols.identify;
     "protocols.kademlia" => core.protocols.kademlia;
     "protocols.punch" => core.protocols.punch;
+    "protocols.sync" => core.protocols.sync;
     "api.socket" => api_socket;
     "http.listen" => http_listen;
+    "doorway.listen" => doorway.listen;
+    "doorway.networks" => doorway.networks;
+    "doorway.redis" => doorway.redis;
+    "doorway.tokens" => doorway.tokens;
+    "doorway.proxies" => doorway.proxies;
+    "doorway.private" => doorway.private;
+    "doorway.lifetime" => doorway.lifetime;
+    "doorway.records" => doorway.records;
+    "doorway.records_per_prefix" => doorway.records_per_prefix;
+    "doorway.reads" => doorway.reads;
+    "doorway.writes" => doorway.writes;
+    "doorway.connections" => doorway.connections;
+    "doorway.connections_per_prefix" => doorway.connections_per_prefix;
     "trace.record" => trace.record;
     "trace.segment" => trace.segment;
     "trace.segments" => trace.segments;
@@ -146,6 +162,18 @@ pub(super) static KEYS: &[Key] = keys! {
     "relay.bytes" => core.relay.bytes;
     "relay.requests_per_peer" => core.relay.requests_per_peer;
     "relay.requests_per_network" => core.relay.requests_per_network;
+    "sync.with" => core.sync.with;
+    "sync.every" => core.sync.every;
+    "sync.announce_after" => core.sync.announce_after;
+    "sync.exchange_timeout" => core.sync.exchange_timeout;
+    "sync.fetch_timeout" => core.sync.fetch_timeout;
+    "sync.retry" => core.sync.retry;
+    "sync.retry_max" => core.sync.retry_max;
+    "sync.range" => core.sync.range;
+    "sync.max_fetches" => core.sync.max_fetches;
+    "sync.max_fetches_per_peer" => core.sync.max_fetches_per_peer;
+    "sync.max_logs" => core.sync.max_logs;
+    "sync.relay_bytes" => core.sync.relay_bytes;
     "planner.isolated_after" => core.planner.isolated_after;
     "planner.retry_min" => core.planner.retry_min;
     "planner.retry_max" => core.planner.retry_max;
