@@ -298,6 +298,11 @@ impl Capabilities {
         Self(self.0 | other.0)
     }
 
+    /// Those that are among `other`, too.
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Their names, for people.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |(one, _)| self.contains(*one)).map(|(_, name)| name)

@@ -48,6 +48,8 @@
 
 mod builder;
 pub mod config;
+#[cfg(feature = "doorway")]
+pub mod doorway;
 mod running;
 mod text;
 
@@ -57,6 +59,7 @@ pub use kinfolk_shell::{
     feed::Fed,
     handle::{Control, EventStream, Handle, NodeGone, RequestError, Told, TraceError},
     network::ids::{peer_to_core, peer_to_libp2p},
+    sync::{Logs, PutError, ReadError, log},
 };
 pub use libp2p;
 

@@ -474,7 +474,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
     Ok(found)
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+/// Whether the error is about what is in the file, and not about the file system.
+pub fn is_damage(error: &rusqlite::Error) -> bool {
     if let rusqlite::Error::SqliteFailure(failure, _) = error {
         // `Unknown` is "no such table" in a file that claims our version. The other codes are about the file system.
         return matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown);
@@ -490,7 +491,11 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn set_aside(path: &Path, unix_time: u64) -> Result<PathBuf, StoreError> {
+/// Moves a damaged SQLite file, and those that belong to it, out of the way: `peers.sqlite` to `peers.damaged-<unix time>`.
+///
+/// # Errors
+/// When the file system says no.
+pub fn set_aside(path: &Path, unix_time: u64) -> Result<PathBuf, StoreError> {
     let io = |doing, path: &Path, source| StoreError::Io { doing, path: path.to_path_buf(), source };
     let with = |path: &Path, end: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -500,7 +505,7 @@ fn set_aside(path: &Path, unix_time: u64) -> Result<PathBuf, StoreError> {
     let aside = (0..)
         .map(|again| {
             let again = if again == 0 { String::new() } else { format!("-{again}") };
-            path.with_file_name(format!("peers.damaged-{unix_time}{again}"))
+            path.with_extension(format!("damaged-{unix_time}{again}"))
         })
         .find(|aside| !aside.exists())
         .unwrap_or_else(|| path.with_extension("damaged"));

@@ -12,6 +12,7 @@ mod foreign_peers_traverse_nats;
 mod hostile_peers_are_bounded;
 mod js_libp2p;
 mod lan_nodes_find_each_other;
+mod logs_reach_everybody;
 mod nats_allow_what_they_allow;
 mod nats_are_what_they_say;
 mod networks_change_under_nodes;

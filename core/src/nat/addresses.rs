@@ -135,6 +135,7 @@ impl OwnAddresses {
         for (address, candidate) in &mut self.candidates {
             if candidate.mapped && Some(address) != external && address.transport() == Some(transport) {
                 candidate.lose_mapping();
+                candidate.doubt(cx.now);
             }
         }
         let Some(external) = external.filter(|external| is_worth_keeping(external)) else { return };
@@ -279,6 +280,7 @@ impl OwnAddresses {
                 candidate.standing = Standing::Unjudged;
                 candidate.confidence = 0;
                 candidate.heard = candidate.observers.values().max().copied();
+                candidate.doubt(cx.now);
             }
         }
         // Some room is always left for what others say.

@@ -10,7 +10,7 @@ use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Service, Transport}
 use toml::Spanned;
 
 use super::{
-    faults::{Step, Undo},
+    faults::{Drawn, Step, Undo},
     file::{Mix, NodeRole, Scenario, kind_of},
 };
 use crate::{
@@ -46,6 +46,8 @@ pub struct Plan {
     pub(super) regions: Vec<String>,
     pub(super) scenario: Scenario,
     pub(super) new_addresses: u32,
+    /// What was drawn of the faults that come at random.
+    pub drawn: Vec<Drawn>,
 }
 
 /// Where providers' customers, servers and shared addresses are on the internet.
@@ -126,6 +128,10 @@ impl<'a> Builder<'a> {
         self.settle_who_knows_whom();
         let families = self.families();
         let mut world = World::new(self.seed, self.net, scenario.unix_time);
+        #[cfg(feature = "museum")]
+        if let Some(plant) = scenario.plant {
+            world.plant(plant);
+        }
         for setup in self.setups {
             world.add(setup);
         }
@@ -156,6 +162,7 @@ impl<'a> Builder<'a> {
             regions: self.regions,
             scenario: scenario.clone(),
             new_addresses: 0,
+            drawn: vec![],
         };
         plan.lay_out(&mut Dice::new(self.seed, u32::MAX, Purpose::Faults));
         plan

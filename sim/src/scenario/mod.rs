@@ -8,7 +8,8 @@ mod faults;
 mod file;
 
 pub use build::Plan;
-pub use file::{Expect, Meet, Scenario};
+pub use faults::Drawn;
+pub use file::{Expect, FaultKind, Meet, Scenario};
 
 use std::{fmt, fs, path::Path};
 
@@ -73,9 +74,10 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, ScenarioError> {
         line: span.map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
         problem,
     };
-    let scenario: Scenario =
+    let mut scenario: Scenario =
         toml::from_str(text).map_err(|error| fail(error.span(), error.message().trim().to_owned()))?;
     scenario.check().map_err(|(span, problem)| fail(Some(span), problem))?;
+    (scenario.file, scenario.text) = (file.to_owned(), text.to_owned());
     Ok(scenario)
 }
 

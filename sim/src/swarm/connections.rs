@@ -147,7 +147,7 @@ impl World {
             (None, Transport::Quic) => "direct-quic",
             (None, Transport::Tcp) => "direct-tcp",
         };
-        *self.counts.connections.entry(kind).or_default() += 1;
+        *self.counts.connections.entry(kind.into()).or_default() += 1;
         self.counts.bytes += 5_000;
         let key = self.conns.insert(Conn { ends, transport, via, rtt, since: self.now });
         self.open_end(key, 0, address, origins[0], took);

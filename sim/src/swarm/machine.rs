@@ -283,7 +283,11 @@ impl World {
             interfaces,
         };
         if machine.recorded {
-            self.recordings.insert(node, Recording::empty(&started));
+            let lives = self.recordings.entry(node).or_default();
+            if lives.len() == super::MAX_LIVES {
+                lives.remove(0);
+            }
+            lives.push(super::Life { began: self.now, recording: Recording::empty(&started) });
         }
         let stored: Vec<StoredPeer> = machine.store.values().cloned().collect();
         self.watch.started(self.now, node);

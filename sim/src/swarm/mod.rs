@@ -26,9 +26,9 @@ pub use logs::Writing;
 pub use machine::{End, Machine, Setup, peer_id, peer_index};
 #[cfg(feature = "museum")]
 pub use museum::Plant;
-pub use outcome::Pair;
+pub use outcome::{Pair, Path};
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, rc::Rc, time::Duration};
 
 use kinfolk_core::{Action, Ask, Command, Event, PeerId, RequestId, Time};
 use rustc_hash::FxHashMap;
@@ -110,7 +110,7 @@ const WALL_CLOCK: u64 = 600 * SECOND;
 const ASLEEP: u64 = 10 * SECOND;
 
 /// What was counted in a run.
-#[derive(Clone, Default, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// Steps of the engine.
     pub steps: u64,
@@ -125,7 +125,7 @@ pub struct Counts {
     /// Of these, those that led to a connection.
     pub dials_won: u64,
     /// Connections, by path: `direct-quic`, `direct-tcp`, `relayed`.
-    pub connections: BTreeMap<&'static str, u64>,
+    pub connections: BTreeMap<Cow<'static, str>, u64>,
     /// Bytes on the wire, roughly: handshakes, pings, introductions, questions.
     pub bytes: u64,
     /// Tries to punch a hole, and those that worked.
@@ -164,7 +164,9 @@ pub struct World {
     counts: Counts,
     watch: Watch,
     outcome: outcome::Outcome,
-    recordings: BTreeMap<u32, Recording>,
+    recordings: BTreeMap<u32, Vec<Life>>,
+    /// Whose core is being told something; stays when that panics.
+    acting: Option<u32>,
     planned: Vec<u32>,
     unix_time: u64,
     spin: (Moment, u64),
@@ -172,6 +174,18 @@ pub struct World {
     #[cfg(feature = "museum")]
     plant: Option<museum::Plant>,
 }
+
+/// A node's trace from one start of its program to its end.
+#[derive(Debug)]
+pub struct Life {
+    /// When it began.
+    pub began: Moment,
+    /// What it was told and commanded.
+    pub recording: Recording,
+}
+
+/// Lives of a node that are kept.
+const MAX_LIVES: usize = 16;
 
 /// Steps at one moment above which the world spins.
 const SPIN: u64 = 5_000_000;
@@ -201,6 +215,7 @@ impl World {
             watch: Watch::default(),
             outcome: outcome::Outcome::default(),
             recordings: BTreeMap::new(),
+            acting: None,
             planned: Vec::new(),
             unix_time,
             spin: (0, 0),
@@ -282,9 +297,14 @@ impl World {
         self.machines[node as usize].recorded = true;
     }
 
-    /// A node's trace, if it was recorded.
-    pub fn recording(&self, node: HostId) -> Option<&Recording> {
-        self.recordings.get(&node)
+    /// What a recorded node went through, one life for each start of its program; of very many the last ones.
+    pub fn lives(&self, node: HostId) -> &[Life] {
+        self.recordings.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// A core has panicked, which ends the run.
+    pub fn panicked(&mut self, text: &str) {
+        self.watch.find(self.now, self.acting, 1, format!("a panic: {text}"));
     }
 
     /// A user asks something of a node.
@@ -414,11 +434,13 @@ impl World {
     fn hand(&mut self, node: u32, t: Time, event: Event) {
         let machine = &mut self.machines[node as usize];
         if machine.recorded
-            && let Some(recording) = self.recordings.get_mut(&node)
+            && let Some(life) = self.recordings.get_mut(&node).and_then(|lives| lives.last_mut())
         {
+            self.acting = Some(node);
             // It runs the same core beside the machine's own.
-            recording.tell_only(t, event.clone());
+            life.recording.tell_only(t, event.clone());
         }
+        self.acting = Some(node);
         machine.core.handle(t, event);
         let mut drained = 0u32;
         while let Some(command) = self.machines[node as usize].core.next_command() {
