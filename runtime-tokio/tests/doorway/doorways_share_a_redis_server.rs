@@ -3,7 +3,7 @@
 use kinfolk::doorway::Keep;
 use serde_json::json;
 
-use crate::harness::{Peer, RedisServer, open, settings};
+use crate::harness::{Open, Peer, RedisServer, open, settings};
 
 #[tokio::test]
 async fn what_one_is_told_the_other_knows() {
@@ -23,8 +23,16 @@ async fn what_one_is_told_the_other_knows() {
     // Whatever the order in which they are told at once, the highest number stands.
     let peer = Peer::new();
     let bodies: Vec<_> = (1..=40).map(|seq| peer.publish(seq)).collect();
-    let puts =
-        bodies.iter().rev().zip([&one, &other].into_iter().cycle()).map(|(body, doorway)| doorway.put(&peer, body));
+    let put = async |(body, doorway): (&serde_json::Value, &Open)| {
+        loop {
+            let answer = doorway.put(&peer, body).await;
+            // A server that gets no time on a busy machine is one that is to be asked again.
+            if answer.said() != (503, "store_down") {
+                return answer;
+            }
+        }
+    };
+    let puts = bodies.iter().rev().zip([&one, &other].into_iter().cycle()).map(put);
     for answer in futures::future::join_all(puts).await {
         assert!([200, 409].contains(&answer.status), "{}", answer.text);
     }
