@@ -1,6 +1,6 @@
 //! What happens to a world while it runs: starts, faults, and their ends.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use kinfolk_core::{Ask, PeerAddress, Scope};
 
@@ -410,31 +410,6 @@ impl Plan {
                 self.world.mute(segment, false);
             }
         }
-    }
-}
-
-impl Plan {
-    /// Which running nodes lack entries that another one has.
-    pub(super) fn unlike_logs(&self) -> Vec<String> {
-        let machines = || (0..).zip(self.world.machines()).filter(|(_, machine)| machine.on && !machine.asleep);
-        let mut most = BTreeMap::new();
-        for (node, _) in machines() {
-            for (log, head) in self.world.heads(node) {
-                let known = most.entry(*log).or_insert(*head);
-                if head.reach() > known.reach() {
-                    *known = *head;
-                }
-            }
-        }
-        let mut found = vec![];
-        for (node, _) in machines() {
-            let here = self.world.heads(node);
-            let lacks = most.iter().filter(|(log, head)| here.get(*log) != Some(*head)).count();
-            if lacks > 0 {
-                found.push(format!("{} lacks entries of {lacks} of {} logs", self.node_name(node), most.len()));
-            }
-        }
-        found
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether everybody who can be together is: invariant 12.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     build::{Place, Plan},
@@ -48,6 +48,29 @@ impl Plan {
         for what in found {
             self.world.find(None, 12, what);
         }
+    }
+
+    /// Which running nodes lack entries that another one has.
+    fn unlike_logs(&self) -> Vec<String> {
+        let machines = || (0..).zip(self.world.machines()).filter(|(_, machine)| machine.on && !machine.asleep);
+        let mut most = BTreeMap::new();
+        for (node, _) in machines() {
+            for (log, head) in self.world.heads(node) {
+                let known = most.entry(*log).or_insert(*head);
+                if head.reach() > known.reach() {
+                    *known = *head;
+                }
+            }
+        }
+        let mut found = vec![];
+        for (node, _) in machines() {
+            let here = self.world.heads(node);
+            let lacks = most.iter().filter(|(log, head)| here.get(*log) != Some(*head)).count();
+            if lacks > 0 {
+                found.push(format!("{} lacks entries of {lacks} of {} logs", self.node_name(node), most.len()));
+            }
+        }
+        found
     }
 
     /// Whether two nodes can come to know each other and be connected, directly or through a server, as things stand: both

@@ -91,10 +91,10 @@ enum What {
     Punch(Key, u8),
     /// A probe goes its next step.
     Probe(Key),
-    /// A hostile node goes on.
-    Malice(u64),
     /// An author writes, in this run of its program.
     Write(u32),
+    /// A hostile node goes on.
+    Malice(u64),
     /// The wall clock is told.
     WallClock,
     /// Something that the scenario has planned.
@@ -375,8 +375,8 @@ impl World {
             What::Lease(which) => self.lease_due(node, which),
             What::Punch(key, stage) => self.punch_step(key, stage),
             What::Probe(key) => self.probe_step(key),
-            What::Malice(turn) => self.malice_due(node, turn),
             What::Write(run) => self.write(node, run),
+            What::Malice(turn) => self.malice_due(node, turn),
             What::WallClock => self.wall_clock(node),
             What::Planned(number) => self.planned.push(number),
             What::Review => self.review(),
