@@ -48,6 +48,8 @@
 
 mod builder;
 pub mod config;
+#[cfg(feature = "doorway")]
+pub mod doorway;
 mod running;
 mod text;
 

@@ -95,7 +95,7 @@ where
 }
 
 fn folder(host: HostSettings) -> Folder {
-    let HostSettings { data_dir, api_socket, http_listen: _, log: _, trace } = host;
+    let HostSettings { data_dir, api_socket, http_listen: _, doorway: _, log: _, trace } = host;
     let trace = TraceLimits {
         segment_bytes: trace.segment.0,
         segments: trace.segments,

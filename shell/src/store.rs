@@ -145,8 +145,7 @@ impl Store {
         let (connection, peers, warning) = match open(&path) {
             Ok((connection, peers)) => (connection, peers, None),
             Err(StoreError::Sql { source, .. }) if is_damage(&source) => {
-                let io = |(doing, path, source)| StoreError::Io { doing, path, source };
-                let aside = set_aside(&path, "peers", unix_time).map_err(io)?;
+                let aside = set_aside(&path, unix_time)?;
                 let (connection, peers) = open(&path)?;
                 let warning = format!(
                     "the peer store was damaged ({source}) and is set aside as {}; peers are found anew, but those pinned \
@@ -475,8 +474,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
     Ok(found)
 }
 
-/// Whether the file makes no sense.
-pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+/// Whether the error is about what is in the file, and not about the file system.
+pub fn is_damage(error: &rusqlite::Error) -> bool {
     if let rusqlite::Error::SqliteFailure(failure, _) = error {
         // `Unknown` is "no such table" in a file that claims our version. The other codes are about the file system.
         return matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown);
@@ -492,13 +491,12 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Moves a database away, to `NAME.damaged-TIME`. The error says what was tried, and with what.
-pub(crate) fn set_aside(
-    path: &Path,
-    name: &str,
-    unix_time: u64,
-) -> Result<PathBuf, (&'static str, PathBuf, io::Error)> {
-    let io = |doing, path: &Path, source| (doing, path.to_path_buf(), source);
+/// Moves a damaged SQLite file, and those that belong to it, out of the way: `peers.sqlite` to `peers.damaged-<unix time>`.
+///
+/// # Errors
+/// When the file system says no.
+pub fn set_aside(path: &Path, unix_time: u64) -> Result<PathBuf, StoreError> {
+    let io = |doing, path: &Path, source| StoreError::Io { doing, path: path.to_path_buf(), source };
     let with = |path: &Path, end: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
@@ -507,7 +505,7 @@ pub(crate) fn set_aside(
     let aside = (0..)
         .map(|again| {
             let again = if again == 0 { String::new() } else { format!("-{again}") };
-            path.with_file_name(format!("{name}.damaged-{unix_time}{again}"))
+            path.with_extension(format!("damaged-{unix_time}{again}"))
         })
         .find(|aside| !aside.exists())
         .unwrap_or_else(|| path.with_extension("damaged"));

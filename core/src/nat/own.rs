@@ -85,9 +85,8 @@ impl Own {
             Event::Connected { peer, address, origin, .. } => {
                 if *origin == Origin::Inbound {
                     self.came_in(cx, lifecycle, peer, address);
-                } else {
-                    self.look_at(cx, lifecycle, peer);
                 }
+                self.look_at(cx, lifecycle, peer);
             }
             Event::Disconnected { connection, peer, cause: _ } => {
                 self.sightings.ended(*connection);
@@ -239,6 +238,7 @@ impl Own {
                 || (cx.config.role == Role::Server && !direct.is_empty()),
             visitors: self.addresses.has_visitors(),
             visited: self.addresses.has_recent_visitor(cx.now),
+            servers: self.probing.has_server(cx.now, &self.addresses),
             more_servers: self
                 .probing
                 .has_server_beyond(cx.now, &self.addresses, |network| self.verdict.failed_from(network)),

@@ -38,6 +38,9 @@ pub(crate) struct Peer {
     /// Connections that it dropped lately, and since when they are counted.
     pub(crate) drops: u16,
     pub(crate) drops_since: Time,
+    /// How often in a row it has ended our connections.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) turned_away: u8,
     /// Its place in the queue of dials.
     pub(crate) queued: Option<(Class, Time)>,
     /// Its timers, kept by the table; `Time::MAX` for none.
@@ -177,6 +180,7 @@ impl Peer {
             distrusted: Time::ZERO,
             drops: 0,
             drops_since: now,
+            turned_away: 0,
             queued: None,
             wake_soon: Time::MAX,
             wake_later: Time::MAX,

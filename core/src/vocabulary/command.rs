@@ -104,7 +104,7 @@ pub enum Action {
         /// Where the relay is.
         address: Address,
     },
-    /// Give a place at a relay back. Never while an answer of the relay is awaited.
+    /// Give a place at a relay back. The core waits for an answer that is under way; one that comes after all is ignored.
     Unreserve {
         /// Which, by its latest `Reserve`.
         reservation: CommandId,

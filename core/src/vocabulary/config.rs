@@ -122,7 +122,8 @@ pub struct LifecycleConfig {
     /// Addresses kept per peer and source that no connection has proven; default 4: TCP and QUIC, IPv4 and IPv6. More
     /// lets whoever speaks about a peer push others' words out.
     pub max_unproven: u8,
-    /// Connections above which nobody new is looked for; default 32 (server 200).
+    /// Connections that are left when the least useful are closed; default 32 (server 200). With a quarter of it, nobody
+    /// new is looked for who is neither pinned, near, a relay, nor asked for.
     pub low_water: u32,
     /// Connections above which the least useful are closed; default 48 (server 300).
     pub high_water: u32,

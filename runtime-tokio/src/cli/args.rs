@@ -97,6 +97,8 @@ pub(crate) struct Start {
 pub(crate) enum Command {
     /// Start a node and tell what happens (Ctrl-C ends it)
     Up(Start),
+    /// Run a signal server, where nodes find their first peers; docs/doorway.md tells how
+    Doorway(Doorway),
     /// Print this node's peer id
     Id {
         /// Print the addresses to give to others instead; needs a running node
@@ -201,6 +203,24 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
+}
+
+/// Settings of a doorway.
+#[derive(Args, Clone, Default, Debug)]
+#[command(next_help_heading = "Settings of the doorway")]
+pub(crate) struct Doorway {
+    /// Answer HTTP there; otherwise 127.0.0.1:4080, to which a reverse proxy leads
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Serve this network; several times for several networks
+    #[arg(long, value_name = "NAME")]
+    network: Vec<String>,
+    /// Keep the records in this Redis or Valkey server, such as redis://127.0.0.1:6379/0
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Who may read and write: a file with lines such as "elohim write TOKEN"
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    tokens: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -311,6 +331,24 @@ impl Start {
             list("--external", "nat.external", &self.external),
             list("--relay", "nat.relays", &self.relay),
             one("--http", "http.listen", &self.http),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+impl Doorway {
+    /// What these flags set.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let one =
+            |name: &str, key: &str, value: &Option<String>| value.as_ref().map(|value| Flag::new(name, key, value));
+        let networks = (!self.network.is_empty()).then(|| Flag::list("--network", "doorway.networks", &self.network));
+        [
+            one("--listen", "doorway.listen", &self.listen),
+            networks,
+            one("--redis", "doorway.redis", &self.redis),
+            one("--tokens", "doorway.tokens", &self.tokens),
         ]
         .into_iter()
         .flatten()

@@ -4,6 +4,7 @@ mod args;
 mod asking;
 mod clock;
 mod doctor;
+mod doorway;
 mod failure;
 mod logs;
 mod node;
@@ -20,7 +21,7 @@ use clap::CommandFactory;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 use self::{
-    args::{Bootstrap, Cli, Command, Common, Start, Trace},
+    args::{Bootstrap, Cli, Command, Common, Doorway, Start, Trace},
     failure::{Exit, Failure},
     node::Node,
     out::Out,
@@ -62,6 +63,7 @@ fn execute(cli: Cli, out: Out) -> Result<(), Failure> {
     match cli.command {
         None => start(common, &cli.start, out),
         Some(Command::Up(flags)) => start(common, &flags, out),
+        Some(Command::Doorway(flags)) => open_doorway(common, &flags, out),
         Some(Command::Config(command)) => settings::command(common, &command, out),
         Some(Command::Doctor { timeout, start }) => examine(common, &start, timeout, out),
         Some(Command::Completions { shell }) => completions(shell),
@@ -79,6 +81,13 @@ fn start(common: &Common, flags: &Start, out: Out) -> Result<(), Failure> {
     log(&settings.host.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(up::up(settings, out))
+}
+
+fn open_doorway(common: &Common, flags: &Doorway, out: Out) -> Result<(), Failure> {
+    let settings = settings::load_with(common, flags.flags())?;
+    log(&settings.host.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(Failure::failed)?.block_on(doorway::doorway(settings, out))
 }
 
 fn examine(common: &Common, flags: &Start, timeout: Duration, out: Out) -> Result<(), Failure> {
@@ -114,7 +123,11 @@ async fn ask(node: &Node, command: Command, out: Out) -> Result<(), Failure> {
         Command::Trace(Trace::Start) => asking::trace(node, true, out).await,
         Command::Trace(Trace::Stop) => asking::trace(node, false, out).await,
         Command::Trace(Trace::Export { file, force }) => asking::export(node, &file, force, out).await,
-        Command::Up(_) | Command::Config(_) | Command::Doctor { .. } | Command::Completions { .. } => Ok(()),
+        Command::Up(_)
+        | Command::Doorway(_)
+        | Command::Config(_)
+        | Command::Doctor { .. }
+        | Command::Completions { .. } => Ok(()),
     }
 }
 

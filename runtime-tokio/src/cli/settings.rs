@@ -1,6 +1,6 @@
 //! `kinfolk config`, and reading the settings for everything else.
 
-use kinfolk::config::{Problems, Settings, Sources};
+use kinfolk::config::{Flag, Problems, Settings, Sources};
 
 use super::{
     args::{Common, Config, Start},
@@ -10,9 +10,14 @@ use super::{
 
 /// Reads the settings of this process.
 pub(super) fn load(common: &Common, start: &Start) -> Result<Settings, Failure> {
+    load_with(common, start.flags())
+}
+
+/// The same with these flags.
+pub(super) fn load_with(common: &Common, flags: Vec<Flag>) -> Result<Settings, Failure> {
     let mut sources = Sources::of_process();
     sources.file.clone_from(&common.config);
-    sources.flags = start.flags();
+    sources.flags = flags;
     sources.flags.extend(common.flags());
     Settings::load(&sources).map_err(|problems| wrong(&problems))
 }

@@ -1,6 +1,6 @@
 //! `kinfolk up`: a node in the foreground, and what happens to it as lines.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use kinfolk::{Fed, NoBehaviour, Node, Running, StartError, config::Settings};
@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     clock::{now_unix_ms, time_of_day},
+    doorway::Beside,
     failure::{Exit, Failure},
     out::Out,
     render::Narrator,
@@ -31,9 +32,23 @@ const KILLED: i32 = 130;
 pub(super) async fn up(settings: Settings, out: Out) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let running = Node::builder().settings(&settings).start().await.map_err(failed)?;
-    let told = tell(&running, &settings, &mut signals, out).await;
+    // After the node: it is the one to have the data folder.
+    let doorway = match Beside::start(&settings, out).await {
+        Ok(doorway) => doorway,
+        Err(failure) => {
+            running.shutdown().await;
+            return Err(failure);
+        }
+    };
+    let told = tell(&running, doorway.as_ref().map(Beside::address), &settings, &mut signals, out).await;
+    let end = async {
+        if let Some(doorway) = doorway {
+            doorway.shutdown().await;
+        }
+        running.shutdown().await;
+    };
     tokio::select! {
-        () = running.shutdown() => {}
+        () = end => {}
         () = signals.again() => std::process::exit(KILLED),
     }
     told?;
@@ -43,13 +58,14 @@ pub(super) async fn up(settings: Settings, out: Out) -> Result<(), Failure> {
 /// Prints events until a signal comes.
 async fn tell(
     running: &Running<NoBehaviour>,
+    doorway: Option<SocketAddr>,
     settings: &Settings,
     signals: &mut Signals,
     out: Out,
 ) -> Result<(), Failure> {
     let mut events = running.events();
     let mut narrator = Narrator::new(running.peer_id());
-    greet(running, settings, out)?;
+    greet(running, doorway, settings, out)?;
     warn(running, out)?;
     let mut settle = Box::pin(sleep(if only_here(&settings.config.listen) { Duration::ZERO } else { SETTLE }));
     let mut settled = false;
@@ -83,7 +99,12 @@ async fn tell(
 }
 
 /// The first lines: who this is.
-fn greet(running: &Running<NoBehaviour>, settings: &Settings, out: Out) -> Result<(), Failure> {
+fn greet(
+    running: &Running<NoBehaviour>,
+    doorway: Option<SocketAddr>,
+    settings: &Settings,
+    out: Out,
+) -> Result<(), Failure> {
     let (peer, config, folder) = (running.peer_id(), &settings.config, settings.host.data_dir.display());
     if out.json {
         let detail = serde_json::json!({
@@ -94,13 +115,15 @@ fn greet(running: &Running<NoBehaviour>, settings: &Settings, out: Out) -> Resul
             "data_dir": folder.to_string(),
             "api_socket": settings.host.api_socket.display().to_string(),
             "http": running.http().map(|address| address.to_string()),
+            "doorway": doorway.map(|address| address.to_string()),
             "pid": std::process::id(),
         });
         return say(out, "started", "the node has started", detail);
     }
     let http = running.http().map(|address| format!("\nfor operators: http://{address}/metrics, /health, /ready"));
+    let doorway = doorway.map(|address| format!("\ndoorway: http://{address}/signal"));
     let first = format!("{}, network {}, data in {folder}\npeer id {peer}", kinfolk::AGENT, config.network);
-    out.line(&format!("{first}{}", http.unwrap_or_default()))
+    out.line(&format!("{first}{}{}", http.unwrap_or_default(), doorway.unwrap_or_default()))
 }
 
 /// What the user should know about this start.
@@ -109,7 +132,7 @@ fn warn(running: &Running<NoBehaviour>, out: Out) -> Result<(), Failure> {
 }
 
 /// A line that is no notice of the core.
-fn say(out: Out, event: &str, text: &str, detail: serde_json::Value) -> Result<(), Failure> {
+pub(super) fn say(out: Out, event: &str, text: &str, detail: serde_json::Value) -> Result<(), Failure> {
     let at_unix_ms = now_unix_ms();
     if !out.json {
         return out.line(&stamped(at_unix_ms, text));
@@ -136,10 +159,10 @@ fn failed(error: StartError) -> Failure {
 }
 
 /// Ctrl-C, and what a service manager or a closing terminal sends.
-struct Signals([Signal; 3]);
+pub(super) struct Signals([Signal; 3]);
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("can't listen for signals: {error}")));
         Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
     }
@@ -152,7 +175,7 @@ impl Signals {
         self.next().await;
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use kinfolk_core::{Config, Role};
 
 use super::{
-    TraceSettings,
+    DoorwayConfig, TraceSettings,
     value::{Raw, Setting, Wrong},
 };
 
@@ -19,6 +19,7 @@ pub(super) struct Draft {
     pub(super) data_dir: PathBuf,
     pub(super) api_socket: PathBuf,
     pub(super) http_listen: Option<SocketAddr>,
+    pub(super) doorway: DoorwayConfig,
     pub(super) log: String,
     pub(super) trace: TraceSettings,
 }
@@ -30,6 +31,7 @@ impl Draft {
             data_dir: PathBuf::new(),
             api_socket: PathBuf::new(),
             http_listen: None,
+            doorway: DoorwayConfig::default(),
             log: "off".to_owned(),
             trace: TraceSettings::default(),
         }
@@ -90,6 +92,19 @@ pub(super) static KEYS: &[Key] = keys! {
     "protocols.sync" => core.protocols.sync;
     "api.socket" => api_socket;
     "http.listen" => http_listen;
+    "doorway.listen" => doorway.listen;
+    "doorway.networks" => doorway.networks;
+    "doorway.redis" => doorway.redis;
+    "doorway.tokens" => doorway.tokens;
+    "doorway.proxies" => doorway.proxies;
+    "doorway.private" => doorway.private;
+    "doorway.lifetime" => doorway.lifetime;
+    "doorway.records" => doorway.records;
+    "doorway.records_per_prefix" => doorway.records_per_prefix;
+    "doorway.reads" => doorway.reads;
+    "doorway.writes" => doorway.writes;
+    "doorway.connections" => doorway.connections;
+    "doorway.connections_per_prefix" => doorway.connections_per_prefix;
     "trace.record" => trace.record;
     "trace.segment" => trace.segment;
     "trace.segments" => trace.segments;

@@ -6,6 +6,7 @@
 //! not joined. Whatever is wrong, all of it is told at once, each with its place and what would be right; unknown names
 //! are errors that name the nearest known one.
 
+mod doorway;
 mod file;
 mod keys;
 mod show;
@@ -22,7 +23,10 @@ use std::{
 use kinfolk_core::{Config, ConfigError, Protocols, Role, ValidConfig};
 use kinfolk_shell::api::server::SOCKET;
 
-pub use self::value::{Bytes, peer_address, span};
+pub use self::{
+    doorway::{DoorwayConfig, RedisUrl},
+    value::{Bytes, peer_address, span},
+};
 use self::{
     keys::{Draft, KEYS, Key, nearest_key, nearest_variable},
     value::{Raw, Wrong},
@@ -76,6 +80,8 @@ pub struct HostSettings {
     pub api_socket: PathBuf,
     /// Where operators are answered over HTTP: `/health`, `/ready`, `/metrics`. Default: nowhere.
     pub http_listen: Option<SocketAddr>,
+    /// The doorway, if there is to be one.
+    pub doorway: DoorwayConfig,
     /// Which log lines are written, in `tracing`'s syntax. Default: `off`.
     pub log: String,
     /// How much is recorded.
@@ -212,6 +218,7 @@ impl Settings {
                     data_dir: draft.data_dir.clone(),
                     api_socket: draft.api_socket.clone(),
                     http_listen: draft.http_listen,
+                    doorway: draft.doorway.clone(),
                     log: draft.log.clone(),
                     trace: draft.trace,
                 };
@@ -321,7 +328,9 @@ fn settle_paths(
             }),
         }
     }
-    for (key, path) in [("data_dir", &mut draft.data_dir), ("api.socket", &mut draft.api_socket)] {
+    let tokens = draft.doorway.tokens.iter_mut().map(|path| ("doorway.tokens", path));
+    let paths = [("data_dir", &mut draft.data_dir), ("api.socket", &mut draft.api_socket)];
+    for (key, path) in paths.into_iter().chain(tokens) {
         let base = match origins.get(key) {
             Some(Place::File { path, .. }) => path.parent().map(Path::to_owned).unwrap_or_default(),
             _ => PathBuf::new(),
@@ -362,6 +371,9 @@ fn check_host(draft: &Draft, place_of: &impl Fn(&'static str) -> Place, problems
         "trace.total",
         "must be trace.segment to \"1024GiB\"".to_owned(),
     );
+    for (key, problem) in draft.doorway.problems() {
+        check(false, key, problem);
+    }
 }
 
 /// Finds the place of what the core complains about: `listen[2]` is an item of `listen`.
@@ -391,7 +403,14 @@ impl HostSettings {
     pub fn in_folder(data_dir: impl Into<PathBuf>) -> Self {
         let data_dir = data_dir.into();
         let api_socket = data_dir.join(SOCKET);
-        Self { data_dir, api_socket, http_listen: None, log: "off".to_owned(), trace: TraceSettings::default() }
+        Self {
+            data_dir,
+            api_socket,
+            http_listen: None,
+            doorway: DoorwayConfig::default(),
+            log: "off".to_owned(),
+            trace: TraceSettings::default(),
+        }
     }
 }
 

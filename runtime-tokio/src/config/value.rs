@@ -3,11 +3,17 @@
 //! A setting arrives either typed (TOML) or as plain text (environment, flags); both go through [`Setting::read`], so
 //! they are held to the same rules and complain in the same words.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use kinfolk_core::{Address, KademliaMode, PeerAddress, PinnedPeer, Role, Service};
 use kinfolk_shell::network::ids::parse_address;
 use toml::de::DeValue;
+
+use super::RedisUrl;
 
 /// A value as it was written, before anybody knows what it is for.
 #[derive(Clone, PartialEq, Debug)]
@@ -180,6 +186,54 @@ impl Setting for Option<SocketAddr> {
 
     fn show(&self) -> toml::Value {
         self.map_or_else(|| "off".to_owned(), |address| address.to_string()).into()
+    }
+}
+
+/// A path, or `off`.
+impl Setting for Option<PathBuf> {
+    fn read(raw: &Raw) -> Result<Self, Wrong> {
+        match raw.text() {
+            Some("off") => Ok(None),
+            _ => PathBuf::read(raw).map(Some),
+        }
+    }
+
+    fn show(&self) -> toml::Value {
+        self.as_ref().map_or_else(|| "off".into(), Setting::show)
+    }
+}
+
+/// A URL, or `off`.
+impl Setting for Option<RedisUrl> {
+    fn read(raw: &Raw) -> Result<Self, Wrong> {
+        match raw.text() {
+            Some("off") => Ok(None),
+            _ => String::read(raw).map(|url| Some(RedisUrl(url))),
+        }
+    }
+
+    fn show(&self) -> toml::Value {
+        self.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string).into()
+    }
+}
+
+impl Setting for Vec<String> {
+    fn read(raw: &Raw) -> Result<Self, Wrong> {
+        items(raw, |text| Ok(text.to_owned()))
+    }
+
+    fn show(&self) -> toml::Value {
+        list(self.iter().cloned())
+    }
+}
+
+impl Setting for Vec<IpAddr> {
+    fn read(raw: &Raw) -> Result<Self, Wrong> {
+        items(raw, |text| text.parse().map_err(|_| format!("'{}' is no IP address", shortened(text))))
+    }
+
+    fn show(&self) -> toml::Value {
+        list(self.iter().map(ToString::to_string))
     }
 }
 

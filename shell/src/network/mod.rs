@@ -70,7 +70,7 @@ use kademlia::Query;
 use members::{Members, Services};
 use punch::Punches;
 use reach::{quota::Quota, serving::Terms};
-use relay::{Client, Reservations};
+use relay::{Client, Early, Reservations};
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -276,7 +276,7 @@ impl<A: NetworkBehaviour> Network<A> {
         settings: NetworkSettings,
         executor: impl Executor + Send + 'static,
         transport: Boxed<(PeerId, StreamMuxerBox)>,
-        relay: Client,
+        relay: (Client, Early),
         open: Openings,
         app: A,
     ) -> Result<Self, NetworkError> {

@@ -109,7 +109,7 @@ impl<A: NetworkBehaviour> Network<A> {
 
     fn on_behaviour(&mut self, event: BehaviourEvent<A>) {
         match event {
-            BehaviourEvent::Gate(never) => match never {},
+            BehaviourEvent::Gate(never) | BehaviourEvent::Early(never) => match never {},
             BehaviourEvent::Identify(said) => {
                 if let Some(event) = self.on_said(Asker::Identify, said) {
                     self.on_identify(event);

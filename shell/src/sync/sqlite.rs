@@ -6,7 +6,6 @@
 
 use std::{
     fs::{self, Permissions},
-    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -15,7 +14,7 @@ use kinfolk_core::{EntryHash, Head, LogHead, PeerId};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use super::log::{Entry, Fork, Log, LogError};
-use crate::store::set_aside;
+use crate::store::{StoreError, set_aside};
 
 /// The name of the file.
 pub const FILE: &str = "logs.sqlite";
@@ -106,15 +105,8 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     /// The file system says no.
-    #[error("can't {doing} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// What the operating system says.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] StoreError),
 }
 
 impl SqliteLog {
@@ -129,8 +121,7 @@ impl SqliteLog {
         let (connection, warning) = match open(&path) {
             Ok(connection) => (connection, None),
             Err(OpenError::Sql { source, .. }) if is_damage(&source) => {
-                let io = |(doing, path, source)| OpenError::Io { doing, path, source };
-                let aside = set_aside(&path, "logs", unix_time).map_err(io)?;
+                let aside = set_aside(&path, unix_time)?;
                 let warning = format!(
                     "the store of logs was damaged ({source}) and is set aside as {}; what other nodes have comes back \
                      from them",
@@ -320,7 +311,7 @@ fn open(path: &Path) -> Result<Connection, OpenError> {
     let sql = |source| OpenError::Sql { path: path.to_path_buf(), source };
     let mut connection = Connection::open(path).map_err(sql)?;
     // SQLite makes its other files with the mode of this one.
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| OpenError::Io {
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| StoreError::Io {
         doing: "close to other users",
         path: path.to_path_buf(),
         source,

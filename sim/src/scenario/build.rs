@@ -6,17 +6,17 @@ use std::{
     time::Duration,
 };
 
-use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Transport};
+use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Service, Transport};
 use toml::Spanned;
 
 use super::{
-    faults::{Step, Undo},
+    faults::{Drawn, Step, Undo},
     file::{Mix, NodeRole, Scenario, kind_of},
 };
 use crate::{
     engine::{Dice, Moment, Purpose, SECOND},
     internet::{FirewallKind, HostId, INTERNET, Internet, NatKind, RouterId, SegmentId, Site, SiteId, Weather},
-    swarm::{Setup, World, peer_id},
+    swarm::{Malice, Setup, World, Writing, peer_id},
 };
 
 /// A home or server of a world.
@@ -46,6 +46,8 @@ pub struct Plan {
     pub(super) regions: Vec<String>,
     pub(super) scenario: Scenario,
     pub(super) new_addresses: u32,
+    /// What was drawn of the faults that come at random.
+    pub drawn: Vec<Drawn>,
 }
 
 /// Where providers' customers, servers and shared addresses are on the internet.
@@ -126,8 +128,16 @@ impl<'a> Builder<'a> {
         self.settle_who_knows_whom();
         let families = self.families();
         let mut world = World::new(self.seed, self.net, scenario.unix_time);
+        #[cfg(feature = "museum")]
+        if let Some(plant) = scenario.plant {
+            world.plant(plant);
+        }
         for setup in self.setups {
             world.add(setup);
+        }
+        if let Some(logs) = &scenario.logs {
+            let until = nanos(logs.until.unwrap_or(scenario.duration / 10 * 8));
+            world.keep_logs(Writing { every: nanos(logs.every), until, entries: logs.entries });
         }
         for members in families.values() {
             for (at, a) in members.iter().enumerate() {
@@ -152,6 +162,7 @@ impl<'a> Builder<'a> {
             regions: self.regions,
             scenario: scenario.clone(),
             new_addresses: 0,
+            drawn: vec![],
         };
         plan.lay_out(&mut Dice::new(self.seed, u32::MAX, Purpose::Faults));
         plan
@@ -207,9 +218,18 @@ impl<'a> Builder<'a> {
         let base = server.name.get_ref().clone();
         let name = if *server.count.get_ref() == 1 { base.clone() } else { format!("{base}.{number}") };
         self.net.add_name(&format!("{name}.example"), vec![v4.into()]);
-        let place = Place { name, base, site, segment: INTERNET, router: None, isp, nodes: vec![host], family: None };
+        let place = Place {
+            name,
+            base,
+            site,
+            segment: INTERNET,
+            router: None,
+            isp,
+            nodes: vec![host],
+            family: server.family.clone(),
+        };
         self.places.push(place);
-        self.setup(Config::server(), 0, 0);
+        self.setup(preset(server.role), 0, 0, server.malice);
     }
 
     fn add_home(&mut self, at: usize, number: u32) {
@@ -245,21 +265,19 @@ impl<'a> Builder<'a> {
         let count = nodes.len();
         self.places.push(Place { name, base, site, segment, router: Some(router), isp, nodes, family });
         for _ in 0..count {
-            let config = match home.role {
-                NodeRole::Family => Config::family_node(),
-                NodeRole::Desktop => Config::desktop(),
-                NodeRole::Server => Config::server(),
-            };
-            self.setup(config, home.clock_offset, home.clock_drift);
+            self.setup(preset(home.role), home.clock_offset, home.clock_drift, home.malice);
         }
     }
 
-    fn setup(&mut self, config: Config, clock_offset: i64, drift: i32) {
+    fn setup(&mut self, mut config: Config, clock_offset: i64, drift: i32, malice: Option<Malice>) {
+        if self.scenario.logs.is_some() {
+            config.sync.with = Service::Anyone;
+        }
         #[expect(clippy::expect_used, reason = "presets are valid")]
         let config = config.validate().expect("a preset");
         let slack = nanos(self.scenario.weather.wake_slack);
         let synced = clock_offset == 0;
-        self.setups.push(Setup { config, slack, clock_offset, synced, drift });
+        self.setups.push(Setup { config, slack, clock_offset, synced, drift, malice });
     }
 
     fn draw(&mut self, mix: &Mix) -> NatKind {
@@ -299,6 +317,7 @@ impl<'a> Builder<'a> {
             let bootstrap = home.map_or(none, |home| &home.bootstrap);
             let bootstrap = server.map_or(bootstrap, |server| &server.bootstrap);
             let relays = home.map_or(none, |home| &home.relays);
+            let relays = server.map_or(relays, |server| &server.relays);
             let named = |names: &[Spanned<String>], dns: bool| -> Vec<PeerAddress> {
                 let places = names.iter().flat_map(|name| {
                     self.places.iter().filter(move |other| other.base == *name.get_ref() && other.router.is_none())
@@ -330,6 +349,14 @@ impl<'a> Builder<'a> {
                 self.setups[*node as usize].config = config;
             }
         }
+    }
+}
+
+fn preset(role: NodeRole) -> Config {
+    match role {
+        NodeRole::Family => Config::family_node(),
+        NodeRole::Desktop => Config::desktop(),
+        NodeRole::Server => Config::server(),
     }
 }
 

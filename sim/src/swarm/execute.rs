@@ -92,10 +92,12 @@ impl World {
             Action::Forget { peer } => {
                 self.machines[node as usize].store.remove(peer);
             }
+            Action::SetSync { with } => self.machines[node as usize].logs.with = *with,
             Action::SyncExchange { .. } | Action::SyncAnnounce { .. } | Action::SyncFetch { .. } => {
-                self.say_now(node, Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
+                self.sync(node, command);
             }
-            Action::SetSync { .. } | Action::SyncCancel { .. } | Action::Answer { .. } | Action::Tell(_) => {}
+            Action::SyncCancel { sync, .. } => self.cancel_sync(node, *sync),
+            Action::Answer { .. } | Action::Tell(_) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use kinfolk_core::{
 };
 use smallvec::SmallVec;
 
-use super::{Addresses, What, World, kademlia::Shelf, kademlia::Table, relay::Serving};
+use super::{Addresses, Malice, What, World, kademlia::Shelf, kademlia::Table, relay::Serving};
 use crate::{
     engine::{Dice, Key, MILLI, Moment, Purpose, SECOND},
     record::Recording,
@@ -27,6 +27,8 @@ pub struct Setup {
     pub synced: bool,
     /// By how much the machine's clock runs fast, in millionths.
     pub drift: i32,
+    /// Whether it is hostile, and how.
+    pub malice: Option<Malice>,
 }
 
 /// How a program ends.
@@ -50,6 +52,8 @@ pub struct Machine {
     pub place: u64,
     /// What it was given.
     pub setup: Setup,
+    /// Whether it is hostile, and how.
+    pub malice: Option<Malice>,
     /// Whether the program runs.
     pub on: bool,
     /// Whether the machine is suspended.
@@ -89,6 +93,9 @@ pub struct Machine {
     pub(super) leases: Vec<super::ports::Lease>,
     pub(super) punches: Vec<Key>,
     pub(super) probes: Vec<Key>,
+    pub(super) logs: super::logs::Logs,
+    /// Whether it exchanges logs.
+    pub(super) keeps_logs: bool,
     /// What survives a restart.
     pub(super) store: BTreeMap<PeerId, StoredPeer>,
 }
@@ -116,11 +123,14 @@ const FRAME: usize = 32;
 
 impl Machine {
     pub(super) fn new(index: u32, seed: u64, setup: Setup) -> Self {
+        let malice = setup.malice;
+        let own = malice.and_then(|malice| super::malice::place(malice, &setup.config.network, index));
         Self {
             core: Node::new(),
             id: peer_id(index),
-            place: super::kademlia::place_of_peer(index),
+            place: own.unwrap_or_else(|| super::kademlia::place_of_peer(index)),
             setup,
+            malice,
             on: false,
             asleep: false,
             run: 0,
@@ -154,6 +164,8 @@ impl Machine {
             leases: Vec::new(),
             punches: Vec::new(),
             probes: Vec::new(),
+            logs: super::logs::Logs::default(),
+            keeps_logs: false,
             store: BTreeMap::new(),
         }
     }
@@ -228,6 +240,9 @@ impl Machine {
             .map(str::to_owned)
             .collect();
         protocols.push(names.punch.clone());
+        if self.keeps_logs {
+            protocols.push(names.sync.clone());
+        }
         if self.server {
             protocols.push(names.kademlia.clone());
         }
@@ -275,7 +290,11 @@ impl World {
             interfaces,
         };
         if machine.recorded {
-            self.recordings.insert(node, Recording::empty(&started));
+            let lives = self.recordings.entry(node).or_default();
+            if lives.len() == super::MAX_LIVES {
+                lives.remove(0);
+            }
+            lives.push(super::Life { began: self.now, recording: Recording::empty(&started) });
         }
         let stored: Vec<StoredPeer> = machine.store.values().cloned().collect();
         self.watch.started(self.now, node);
@@ -288,8 +307,10 @@ impl World {
             self.say(at, node, Event::StoreLoaded { peers: frame.to_vec(), last: number == last });
             at += MILLI;
         }
+        self.logs_started(node, at + MILLI);
         self.queue.push(at + 5 * MILLI, node, What::WallClock);
         self.join_lan(node);
+        self.start_malice(node);
     }
 
     /// Ends a machine's program.
@@ -310,6 +331,7 @@ impl World {
         for key in std::mem::take(&mut self.machines[node as usize].queries) {
             self.queries.remove(key);
         }
+        self.logs_stopped(node);
         self.leave_lan(node);
         self.relay_gone(node);
         let machine = &mut self.machines[node as usize];
@@ -341,6 +363,7 @@ impl World {
     /// Forgets what a machine's program has stored.
     pub fn wipe(&mut self, node: u32) {
         self.machines[node as usize].store.clear();
+        self.logs_lost(node);
     }
 
     /// Suspends a machine: it hears and does nothing, and its clock goes on.
@@ -433,7 +456,7 @@ mod tests {
     fn a_clock_that_drifts_is_read_backwards_to_the_nanosecond() {
         let config = Config::desktop().validate().unwrap();
         for drift in [0, 1, 50, -50, 200_000, -200_000] {
-            let setup = Setup { config: config.clone(), slack: 0, clock_offset: 0, synced: true, drift };
+            let setup = Setup { config: config.clone(), slack: 0, clock_offset: 0, synced: true, drift, malice: None };
             let mut machine = Machine::new(0, 1, setup);
             machine.started = 12_345;
             for nanos in [0, 1, 2, 999, 1_000_000_007, 86_400 * SECOND + 3] {
