@@ -25,6 +25,7 @@ pub(crate) enum Purpose {
     Punch = 14,
     Probe = 15,
     MapPort = 16,
+    Sync = 17,
 }
 
 pub(crate) fn draw(seed: u64, purpose: Purpose, key: u64, attempt: u64) -> u64 {

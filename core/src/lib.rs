@@ -19,6 +19,7 @@ mod lifecycle;
 mod nat;
 mod node;
 mod peers;
+mod sync;
 #[cfg(feature = "serde")]
 pub mod trace;
 pub mod view;

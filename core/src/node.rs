@@ -5,7 +5,8 @@ use crate::{
     cx::{Cx, Here, Out, Signal},
     lifecycle::PeerLifecycle,
     nat::NatPolicy,
-    view::{NodeView, PeerView},
+    sync::LogSync,
+    view::{NodeView, PeerView, SyncView},
     vocabulary::{Command, Event, PeerId, Started, Time, ValidConfig},
 };
 
@@ -52,6 +53,8 @@ struct Running {
     lifecycle: PeerLifecycle,
     nat: NatPolicy,
     planner: BootstrapPlanner,
+    #[cfg_attr(feature = "serde", serde(default))]
+    sync: LogSync,
 }
 
 /// When a node wants to be woken, and why.
@@ -74,6 +77,8 @@ pub enum DeadlineReason {
     Addresses,
     /// First peers: a bootstrap peer, a query, isolation.
     Bootstrap,
+    /// Logs: positions to compare or announce, an answer that is late, a peer that has rested.
+    Logs,
 }
 
 impl Node {
@@ -109,7 +114,7 @@ impl Node {
 
     /// Everything there is to know, for reading. `None` before `Event::Started`.
     pub fn view(&self) -> Option<View<'_>> {
-        self.running.as_ref().map(|running| View { running })
+        self.running.as_ref().map(|running| View { running, now: self.now })
     }
 }
 
@@ -125,6 +130,7 @@ impl Running {
             lifecycle: PeerLifecycle::new(seed),
             nat: NatPolicy::default(),
             planner: BootstrapPlanner::default(),
+            sync: LogSync::default(),
         };
         running.configure(now);
         running
@@ -144,22 +150,25 @@ impl Running {
     }
 
     fn configure(&mut self, now: Time) {
-        self.with_machines(now, |cx, lifecycle, nat, planner| {
+        self.with_machines(now, |cx, lifecycle, nat, planner, sync| {
             nat.configure(cx);
             lifecycle.configure(cx);
             planner.configure(cx, lifecycle);
+            sync.configure(cx, lifecycle);
         });
         self.pass(now, &Event::Wake);
     }
 
     /// One pass, in a fixed order: each machine takes in the event, then does what is due; last, wants become dials.
     fn pass(&mut self, now: Time, event: &Event) {
-        self.with_machines(now, |cx, lifecycle, nat, planner| {
+        self.with_machines(now, |cx, lifecycle, nat, planner, sync| {
             lifecycle.absorb(cx, event);
             nat.absorb(cx, lifecycle, event);
             planner.absorb(cx, lifecycle, event);
+            sync.absorb(cx, lifecycle, event);
             lifecycle.step(cx);
             nat.step(cx, lifecycle);
+            sync.step(cx, lifecycle);
             hear(cx, lifecycle, planner);
             planner.step(cx, lifecycle, nat);
             lifecycle.reconcile(cx, planner.wants());
@@ -171,7 +180,7 @@ impl Running {
     fn with_machines(
         &mut self,
         now: Time,
-        work: impl FnOnce(&mut Cx<'_>, &mut PeerLifecycle, &mut NatPolicy, &mut BootstrapPlanner),
+        work: impl FnOnce(&mut Cx<'_>, &mut PeerLifecycle, &mut NatPolicy, &mut BootstrapPlanner, &mut LogSync),
     ) {
         let mut signals = Vec::new();
         let mut cx = Cx {
@@ -183,14 +192,15 @@ impl Running {
             out: &mut self.out,
             signals: &mut signals,
         };
-        work(&mut cx, &mut self.lifecycle, &mut self.nat, &mut self.planner);
+        work(&mut cx, &mut self.lifecycle, &mut self.nat, &mut self.planner, &mut self.sync);
     }
 
     fn deadline(&self) -> Option<Deadline> {
         let peers = self.lifecycle.deadline(&self.config.lifecycle).map(|at| (at, DeadlineReason::Peers));
         let addresses = self.nat.deadline(&self.config).map(|at| (at, DeadlineReason::Addresses));
         let planner = self.planner.deadline(&self.config, &self.nat).map(|at| (at, DeadlineReason::Bootstrap));
-        [peers, addresses, planner].into_iter().flatten().min().map(|(at, reason)| Deadline { at, reason })
+        let logs = self.sync.deadline().map(|at| (at, DeadlineReason::Logs));
+        [peers, addresses, planner, logs].into_iter().flatten().min().map(|(at, reason)| Deadline { at, reason })
     }
 }
 
@@ -208,6 +218,7 @@ fn hear(cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, planner: &mut BootstrapP
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     running: &'a Running,
+    now: Time,
 }
 
 impl<'a> View<'a> {
@@ -249,9 +260,19 @@ impl<'a> View<'a> {
         self.running.lifecycle.view(peer).map(|view| self.with_service(view))
     }
 
+    /// The exchange of logs. Looks at what each peer says of each log: not for every event.
+    pub fn sync(&self) -> SyncView {
+        self.running.sync.view(self.now)
+    }
+
     fn with_service(self, view: PeerView<'a>) -> PeerView<'a> {
-        let Running { nat, lifecycle, .. } = self.running;
+        let Running { nat, lifecycle, sync, .. } = self.running;
         let punching = lifecycle.peers.find(&view.peer).and_then(|slot| nat.punching.view(slot));
-        PeerView { served: nat.own.is_served(&view.peer), punching, ..view }
+        let sync = sync.peer_view(&view.peer);
+        let sync_position = sync.as_ref().map(|sync| sync.position).or(view.sync_position);
+        let fetching = sync.as_ref().map_or(0, |sync| sync.pending);
+        let pending_requests = view.pending_requests.saturating_add(fetching);
+        let served = nat.own.is_served(&view.peer);
+        PeerView { served, punching, sync, sync_position, pending_requests, ..view }
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::vocabulary::{
     Address, Audience, CircuitLimit, ConnectionId, DialError, Direction, Health, Impasse, Mapping, NatFinding, Path,
-    PeerId, PunchError, Reachability, ReserveError, Source, Time, Transport,
+    PeerId, PunchError, Reachability, ReserveError, Source, SyncError, Time, Transport,
 };
 
 /// A peer's place in its life. The state table stands at `lifecycle::State`.
@@ -40,6 +40,8 @@ pub struct PeerView<'a> {
     pub next_dial: Option<Time>,
     /// What was done for a direct connection, while only a relayed one stands.
     pub punching: Option<PunchingView>,
+    /// The exchange of logs with it, while there is any.
+    pub sync: Option<PeerSyncView>,
     /// Whether it has a reservation at this node.
     pub served: bool,
     /// Its connections.
@@ -82,6 +84,76 @@ pub struct PunchingView {
     pub impasse: Option<Impasse>,
 }
 
+/// The exchange of logs, as it stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SyncView {
+    /// Whether the store of logs has said what it holds. Until then there is no exchange.
+    pub ready: bool,
+    /// With whom logs are exchanged.
+    pub with: Audience,
+    /// Logs that are held here, or that connected peers have, by author.
+    pub logs: Vec<LogView>,
+    /// Connected peers with which logs are exchanged.
+    pub partners: u32,
+    /// Ranges under way.
+    pub fetching: u32,
+    /// No new ranges are asked for before, because the store can't follow.
+    pub paused_until: Option<Time>,
+    /// Heads that were not taken, because too many logs are known.
+    pub ignored: u64,
+}
+
+/// A log, as it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogView {
+    /// Whose: the author.
+    pub log: PeerId,
+    /// The author's count of its beginnings anew.
+    pub epoch: u64,
+    /// The last entry that is held here; 0 for none.
+    pub position: u64,
+    /// Entries that some connected peer says it has beyond that.
+    pub missing: u64,
+    /// Who is being asked for a range.
+    pub fetching_from: Option<PeerId>,
+    /// Where somebody has another entry than we have, signed by the author as well.
+    pub forked_at: Option<u64>,
+}
+
+/// The exchange of logs with one peer, as it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerSyncView {
+    /// Entries that it says it has, of all logs.
+    pub position: u64,
+    /// Entries that it has and we have not.
+    pub ours: u64,
+    /// Entries that we have and it has not.
+    pub theirs: u64,
+    /// Exchanges and ranges under way.
+    pub pending: u32,
+    /// When positions were last compared.
+    pub compared: Option<Time>,
+    /// It is left alone until then, after something came to nothing.
+    pub rests_until: Option<Time>,
+    /// What last came to nothing, and how.
+    pub last_error: Option<SyncError>,
+    /// What it says of each log, by author.
+    pub logs: Vec<PeerLogView>,
+}
+
+/// How far a peer says that a log goes there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerLogView {
+    /// Whose: the author.
+    pub log: PeerId,
+    /// The author's count of its beginnings anew.
+    pub epoch: u64,
+    /// The last entry's number.
+    pub position: u64,
+    /// It has another branch than we have.
+    pub forked: bool,
+}
+
 /// A relay, as it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RelayView {
@@ -89,6 +161,8 @@ pub struct RelayView {
     pub relay: PeerId,
     /// Since when it keeps a place for us; `None`: it does not.
     pub held_since: Option<Time>,
+    /// Its answer is awaited: whether it will keep one, or still does.
+    pub asked: bool,
     /// The round trip to it.
     pub rtt: Option<Duration>,
     /// What it allows a circuit to us.
@@ -200,8 +274,10 @@ impl Capabilities {
     pub const NETWORK: Self = Self(128);
     /// Punches holes in Kinfolk's own way (`Protocols::punch`).
     pub const FAST_PUNCH: Self = Self(256);
+    /// Exchanges logs (`Protocols::sync`).
+    pub const SYNC: Self = Self(512);
 
-    const NAMES: [(Self, &'static str); 9] = [
+    const NAMES: [(Self, &'static str); 10] = [
         (Self::KADEMLIA, "kademlia"),
         (Self::RELAY, "relay"),
         (Self::RELAYED, "relayed"),
@@ -211,6 +287,7 @@ impl Capabilities {
         (Self::PING, "ping"),
         (Self::NETWORK, "network"),
         (Self::FAST_PUNCH, "fast-punch"),
+        (Self::SYNC, "sync"),
     ];
 
     /// Whether all of `other` are among these.
@@ -221,6 +298,11 @@ impl Capabilities {
     /// These and `other`.
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those that are among `other`, too.
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Their names, for people.

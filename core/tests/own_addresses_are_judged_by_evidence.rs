@@ -285,6 +285,93 @@ fn who_comes_where_we_have_opened_the_way_is_no_visitor() {
     }
 }
 
+/// Everybody who has come, and will come no more.
+fn visited_by_two(rig: &mut Rig) {
+    for n in [61, 62] {
+        let visitor = rig.inbound(n, global(n));
+        rig.pass(secs(20));
+        rig.tell(Event::Disconnected { connection: visitor, peer: peer(n), cause: CloseCause::Remote });
+    }
+}
+
+#[test]
+fn a_verdict_does_not_age_while_somebody_can_look_again() {
+    let mut rig = at_home(Config::desktop());
+    visited_by_two(&mut rig);
+    assert_eq!(reachability(&rig), Reachability::Public);
+    run(&mut rig, 2_000, |_, _| ProbeVerdict::Reachable);
+    // A server that neither proves nor refutes: the probe is lost.
+    meet(&mut rig, 1, global(1), SEEN);
+    let mut asked = 0;
+    for _ in 0..240 {
+        asked += probes(&rig).len();
+        for (probe, ..) in probes(&rig) {
+            rig.take();
+            rig.tell(Event::Probed { probe, verdict: ProbeVerdict::DialBackFailed });
+        }
+        let before = reachability(&rig);
+        rig.pass(secs(5));
+        stay_alive(&mut rig);
+        let rests = probes(&rig).is_empty();
+        assert!(reachability(&rig) == before || rests, "it turned while a probe was under way");
+    }
+    assert!(asked > 3, "{asked} probes");
+}
+
+#[test]
+fn a_server_that_has_come_to_us_probes_if_we_have_dialled_it_before() {
+    for dialled_before in [true, false] {
+        let mut rig = at_home(Config::desktop());
+        if dialled_before {
+            rig.tell(Event::Asked { request: RequestId(1), ask: Ask::Connect(PeerAddress::new(peer(1), global(1))) });
+            let connection = rig.dial_succeeds(1);
+            rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
+        }
+        let from = address("/ip4/45.10.1.1/udp/39389/quic-v1");
+        let connection = rig.inbound(1, from);
+        rig.identified_as(connection, 1, Identity { observed: Some(address(SEEN)), ..prober() });
+        let all = run(&mut rig, 30, |_, _| ProbeVerdict::Reachable);
+        let asked = all.iter().any(|action| matches!(action, Action::Probe { .. }));
+        assert_eq!(asked, dialled_before, "whoever only comes may be anybody");
+        assert_eq!(reachability(&rig) == Reachability::Public, dialled_before);
+    }
+}
+
+#[test]
+fn a_dialable_node_stays_public_when_its_proof_ages_and_its_server_has_come_by_itself() {
+    let mut rig = at_home(Config::desktop());
+    rig.tell(Event::Asked { request: RequestId(1), ask: Ask::Pin(PeerAddress::new(peer(1), global(1))) });
+    let connection = rig.dial_succeeds(1);
+    rig.identified_as(connection, 1, Identity { observed: Some(address(SEEN)), ..prober() });
+    rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
+    let connection = rig.inbound(1, address("/ip4/45.10.1.1/udp/39389/quic-v1"));
+    rig.identified_as(connection, 1, Identity { observed: Some(address(SEEN)), ..prober() });
+    visited_by_two(&mut rig);
+    assert_eq!(reachability(&rig), Reachability::Public);
+    rig.take();
+    let all = run(&mut rig, 8 * 3_600, |_, _| ProbeVerdict::Reachable);
+    let turned = |action: &&Action| matches!(action, Action::Tell(Notice::ReachabilityChanged { .. }));
+    assert_eq!(all.iter().filter(turned).count(), 0);
+}
+
+#[test]
+fn a_verdict_that_has_just_changed_is_not_changed_back_at_once() {
+    let mut rig = at_home(Config::desktop());
+    visited_by_two(&mut rig);
+    while reachability(&rig) == Reachability::Public {
+        rig.pass(secs(1));
+        assert!(rig.now < Time::from_secs(4_000), "visits age while nobody can look again");
+    }
+    let (changed, dwell) = (rig.now, Config::desktop().nat.dwell);
+    rig.take();
+    meet(&mut rig, 1, global(1), SEEN);
+    while reachability(&rig) != Reachability::Public {
+        run(&mut rig, 1, |_, _| ProbeVerdict::Reachable);
+        assert!(rig.now < changed + secs(60));
+    }
+    assert!(rig.now.since(changed) >= dwell, "after {:?}", rig.now.since(changed));
+}
+
 #[test]
 fn an_interface_address_behind_a_firewall_is_told_no_more_but_stays_a_candidate() {
     for (role, told_in_the_end) in [(Role::Family, false), (Role::Server, true)] {
@@ -403,6 +490,27 @@ fn two_probes_at_once_and_one_to_each_server() {
     let asked = probes(&rig);
     assert_eq!(asked.len(), 2);
     assert_ne!(asked[0].1, asked[1].1);
+}
+
+#[test]
+fn a_server_that_dials_back_goes_on_being_asked() {
+    let mut rig = at_home(Config::desktop());
+    let dialled = meet(&mut rig, 1, global(1), SEEN);
+    rig.pass(secs(1));
+    let [(probe, 1, _)] = probes(&rig)[..] else { panic!("{:?}", probes(&rig)) };
+    // On the connection by which it comes it offers no probes, and says so.
+    let back = rig.connected(1, Direction::Inbound, address("/ip4/45.9.9.9/udp/50123/quic-v1"), Origin::Probe(probe));
+    rig.identified(back, 1);
+    rig.tell(Event::Probed { probe, verdict: ProbeVerdict::Reachable });
+    rig.take();
+    rig.pass(secs(2));
+    let [(probe, 1, _)] = probes(&rig)[..] else { panic!("{:?}", probes(&rig)) };
+    rig.tell(Event::Probed { probe, verdict: ProbeVerdict::Reachable });
+    // What it says where it was dialled counts.
+    rig.identified(dialled, 1);
+    rig.take();
+    rig.pass(secs(7_200));
+    assert_eq!(probes(&rig), []);
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn the_harder_nat_dials() {
 }
 
 #[test]
-fn each_try_is_different_and_then_there_is_a_pause_that_grows() {
+fn three_tries_that_differ_are_followed_by_single_ones_with_pauses_that_grow() {
     let mut rig = node();
     let connection = relayed(&mut rig, Direction::Outbound);
     rig.identified_as(connection, 1, fast());
@@ -212,16 +212,86 @@ fn each_try_is_different_and_then_there_is_a_pause_that_grows() {
     let mut pauses = Vec::new();
     for _ in 0..9 {
         let begun = rig.now;
-        rig.live_until(secs(100), |rig| proposal(rig).is_some());
+        rig.live_until(secs(5_000), |rig| proposal(rig).is_some());
         let tried = proposal(&rig).unwrap();
         pauses.push(rig.now.since(begun).as_secs());
         transports.push(tried.transport);
         fails(&mut rig, tried.id, PunchError::Dial(DialError::TimedOut));
     }
     use Transport::{Quic, Tcp};
-    assert_eq!(transports, [Quic, Tcp, Quic, Quic, Tcp, Quic, Quic, Tcp, Quic]);
-    assert!((24..=36).contains(&pauses[3]) && (48..=72).contains(&pauses[6]), "{pauses:?}");
+    assert_eq!(transports[..6], [Quic, Tcp, Quic, Tcp, Quic, Tcp]);
     assert!(pauses[1] < 1 && pauses[2] < 1, "{pauses:?}");
+    assert!((24..=36).contains(&pauses[3]) && (48..=72).contains(&pauses[4]), "{pauses:?}");
+    assert!((96..=144).contains(&pauses[5]) && (768..=1_152).contains(&pauses[8]), "{pauses:?}");
+}
+
+/// Proposals of either side within half an hour, by two nodes that have dialled a circuit to each other and never get
+/// through: what one proposes, the other takes up or declines, and the failure shows to both.
+fn hopeless(punch_fails_after: Duration) -> usize {
+    let mut sides = [node(), node()];
+    let connections = sides.each_mut().map(|rig| {
+        let connection = relayed(rig, Direction::Outbound);
+        rig.identified_as(connection, 1, fast());
+        connection
+    });
+    let (mut proposals, mut open) = (0, Vec::new());
+    for _ in 0..18_000 {
+        for at in [0, 1] {
+            let commands = sides[at].take();
+            for command in &commands {
+                match &command.action {
+                    Action::Punch { transport, .. } => {
+                        proposals += 1;
+                        let place = if *transport == Transport::Quic { THEIR_QUIC } else { THEIR_TCP };
+                        let due = sides[at].now + punch_fails_after;
+                        let other = &mut sides[1 - at];
+                        offers(other, connections[1 - at], Some(Mapping::Independent), &[place]);
+                        let error = if refusal(other).is_some() { PunchError::Declined } else { timed_out() };
+                        open.push((at, command.id, due, error));
+                    }
+                    Action::AnswerPunch { .. } => {
+                        open.push((at, command.id, sides[at].now + punch_fails_after, timed_out()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for rig in &mut sides {
+            rig.live(Duration::from_millis(100));
+        }
+        let now = sides[0].now;
+        for (at, punch, _, error) in open.extract_if(.., |(_, _, due, _)| *due <= now) {
+            sides[at].tell(Event::PunchFailed { punch, error });
+        }
+    }
+    proposals
+}
+
+fn timed_out() -> PunchError {
+    PunchError::Dial(DialError::TimedOut)
+}
+
+#[test]
+fn both_sides_of_a_hopeless_pair_share_one_schedule() {
+    for seconds in [5, 10] {
+        let proposals = hopeless(secs(seconds));
+        assert!((6..=14).contains(&proposals), "{proposals} proposals, each fails after {seconds} s");
+    }
+}
+
+#[test]
+fn a_proposal_ends_the_try_before_that_the_other_side_has_given_up() {
+    let mut rig = node();
+    let connection = relayed(&mut rig, Direction::Inbound);
+    rig.identified_as(connection, 1, fast());
+    offers(&mut rig, connection, Some(Mapping::Independent), &[THEIR_QUIC]);
+    let (first, ..) = answer(&rig).unwrap();
+    rig.take();
+    rig.pass(secs(5));
+    offers(&mut rig, connection, Some(Mapping::Independent), &[THEIR_TCP]);
+    assert_eq!((answer(&rig).unwrap().1, refusal(&rig)), (Transport::Tcp, None));
+    assert!(rig.commands.iter().any(|command| command.action == Action::CancelPunch { punch: first }));
+    assert_eq!(rig.view(1).unwrap().punching.unwrap().attempts, 1, "the first one counts");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use kinfolk_core::{Config, PeerAddress, PinnedPeer, Protocols, Role, ValidConfig};
+use kinfolk_shell::sync::log::Log;
 use libp2p::{
     identity::Keypair,
     swarm::{NetworkBehaviour, dummy},
@@ -20,6 +21,7 @@ pub struct NodeBuilder<A> {
     config: Config,
     place: Option<Place>,
     http: Option<SocketAddr>,
+    log: Option<Box<dyn Log>>,
     /// The presets' addresses were replaced by the application's.
     listens: bool,
     problems: Vec<String>,
@@ -44,6 +46,7 @@ impl NodeBuilder<NoBehaviour> {
             config: Config::desktop(),
             place: None,
             http: None,
+            log: None,
             listens: false,
             problems: Vec::new(),
             app: Box::new(|_| dummy::Behaviour),
@@ -150,6 +153,12 @@ impl<A> NodeBuilder<A> {
         self
     }
 
+    /// Keeps logs there, in place of Kinfolk's own store in the data folder.
+    pub fn log(mut self, log: impl Log) -> Self {
+        self.log = Some(Box::new(log));
+        self
+    }
+
     /// Changes settings that have no method of their own.
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -170,8 +179,8 @@ impl<A> NodeBuilder<A> {
         self,
         behaviour: impl FnOnce(&Keypair) -> B + Send + 'static,
     ) -> NodeBuilder<B> {
-        let Self { config, place, http, listens, problems, app: _ } = self;
-        NodeBuilder { config, place, http, listens, problems, app: Box::new(behaviour) }
+        let Self { config, place, http, log, listens, problems, app: _ } = self;
+        NodeBuilder { config, place, http, log, listens, problems, app: Box::new(behaviour) }
     }
 }
 
@@ -199,10 +208,10 @@ where
         }
         match (config, self.place) {
             (Some(config), Some(Place::Memory)) if problems.is_empty() => {
-                running::start(config, None, self.http, self.app).await
+                running::start(config, None, self.http, self.log, self.app).await
             }
             (Some(config), Some(Place::Disk(host))) if problems.is_empty() => {
-                running::start(config, Some(*host), self.http, self.app).await
+                running::start(config, Some(*host), self.http, self.log, self.app).await
             }
             _ => Err(StartError::Settings(problems.join("; "))),
         }

@@ -59,6 +59,7 @@ pub use kinfolk_shell::{
     feed::Fed,
     handle::{Control, EventStream, Handle, NodeGone, RequestError, Told, TraceError},
     network::ids::{peer_to_core, peer_to_libp2p},
+    sync::{Logs, PutError, ReadError, log},
 };
 pub use libp2p;
 

@@ -13,6 +13,7 @@ use kinfolk_shell::{
     handle::{EventStream, Handle},
     network::{Network, NetworkError, NetworkSettings},
     node::{self, Folder, NodeSettings, Place},
+    sync::{Logs, log::Log},
     trace::TraceLimits,
 };
 use libp2p::{identity::Keypair, swarm::NetworkBehaviour};
@@ -30,6 +31,7 @@ pub struct Running<A: NetworkBehaviour> {
     peer: PeerId,
     warnings: Vec<String>,
     http: Option<SocketAddr>,
+    logs: Logs,
     first_events: Mutex<Option<EventStream>>,
     app_events: Feed<A::ToSwarm>,
     runtime: runtime::Handle,
@@ -54,6 +56,7 @@ pub(crate) async fn start<A>(
     config: ValidConfig,
     host: Option<HostSettings>,
     http: Option<SocketAddr>,
+    log: Option<Box<dyn Log>>,
     app: Box<dyn FnOnce(&Keypair) -> A + Send>,
 ) -> Result<Running<A>, StartError>
 where
@@ -61,7 +64,7 @@ where
     A::ToSwarm: Send,
 {
     let place = host.map_or(Place::Memory, |host| Place::Folder(folder(host)));
-    let settings = NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http };
+    let settings = NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http, log };
     // Opens and writes files.
     let prepared = tokio::task::spawn_blocking(move || node::prepare(settings)).await;
     let prepared = prepared.map_err(|error| StartError::Failed(error.to_string()))??;
@@ -71,12 +74,24 @@ where
         tokio::spawn(task);
     };
     let network = Network::new(key, NetworkSettings::new(config, AGENT), spawn, app)?;
+    let logs = prepared.logs().clone();
+    let network = network.with_logs(logs.clone());
     let (peer, warnings, http) = (prepared.identity.peer, prepared.warnings.clone(), prepared.http());
     let (life, handle, app_events) = prepared.drive(network);
     // Before its life begins, so that nothing is missed.
     let first_events = Mutex::new(Some(handle.events()));
     let life = Some(tokio::spawn(life));
-    Ok(Running { handle, peer, warnings, http, first_events, app_events, runtime: runtime::Handle::current(), life })
+    Ok(Running {
+        handle,
+        peer,
+        warnings,
+        http,
+        logs,
+        first_events,
+        app_events,
+        runtime: runtime::Handle::current(),
+        life,
+    })
 }
 
 fn folder(host: HostSettings) -> Folder {
@@ -105,6 +120,11 @@ impl<A: NetworkBehaviour> Running<A> {
     /// Where operators are answered over HTTP, if they are: with the port that was taken for 0.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// The logs: the own one, and the copies of the others'.
+    pub fn log(&self) -> &Logs {
+        &self.logs
     }
 
     /// The way to the node, to be cloned for other tasks.
@@ -168,6 +188,8 @@ impl From<node::StartError> for StartError {
             node::StartError::DataDir(_)
             | node::StartError::Identity(_)
             | node::StartError::Store(_)
+            | node::StartError::Logs(_)
+            | node::StartError::Log(_)
             | node::StartError::Api(_)
             | node::StartError::Operator(_) => Self::Failed(text),
         }

@@ -34,6 +34,7 @@ use crate::{
     metrics::Metrics,
     snapshot::{self, Around},
     store::Store,
+    sync::Logs,
     trace::Recorder,
     why::Why,
 };
@@ -120,6 +121,8 @@ pub struct Setup {
     pub store: Option<Store>,
     /// Where to record.
     pub recorder: Option<Recorder>,
+    /// The logs, which are closed at the end.
+    pub logs: Option<Logs>,
     /// Whether to count for `Control::metrics`; without it, that costs nothing.
     pub metrics: bool,
     /// What is to be done last, before `shutdown` returns.
@@ -139,6 +142,7 @@ pub struct Driver<W: World> {
     data_dir: Option<String>,
     store: Option<Store>,
     recorder: Option<Recorder>,
+    logs: Option<Logs>,
     finish: BoxFuture<'static, ()>,
     why: Why,
     metrics: Option<Metrics>,
@@ -179,7 +183,7 @@ impl<W: World> Driver<W> {
     /// A driver, the way to it, and what the application's behaviour says: at most [`MAX_APP_EVENTS`] wait there, then
     /// the oldest are lost and counted. Dropping that feed is fine.
     pub fn new(world: W, setup: Setup) -> (Self, Handle<W::App>, Feed<W::AppEvent>) {
-        let (handle, ends) = handle();
+        let (handle, ends) = handle(setup.logs.clone());
         let (app, app_events) = feed(MAX_APP_EVENTS);
         let config: &Config = &setup.started.config;
         let metrics = setup.metrics.then(|| Metrics::new(&setup.agent, config.role, &config.network));
@@ -195,6 +199,7 @@ impl<W: World> Driver<W> {
             data_dir: setup.data_dir,
             store: setup.store,
             recorder: setup.recorder,
+            logs: setup.logs,
             finish: setup.finish,
             why: Why::default(),
             metrics,
@@ -401,6 +406,11 @@ impl<W: World> Driver<W> {
             | Action::MapPort { .. }
             | Action::UnmapPort { .. }
             | Action::SetServices { .. }
+            | Action::SetSync { .. }
+            | Action::SyncExchange { .. }
+            | Action::SyncAnnounce { .. }
+            | Action::SyncFetch { .. }
+            | Action::SyncCancel { .. }
             | Action::SetMember { .. }
             | Action::SetKademliaServer { .. }
             | Action::Route { .. }
@@ -461,6 +471,9 @@ impl<W: World> Driver<W> {
             Request::Peers { reply } => {
                 let _ = reply.send(self.peers(now));
             }
+            Request::Sync { reply } => {
+                let _ = reply.send(self.node.view().map(|view| snapshot::sync(&view, now)));
+            }
             Request::Peer { peer, reply } => {
                 let seen = self.node.view().and_then(|view| view.peer(&peer).map(|seen| snapshot::peer(now, seen)));
                 let _ = reply.send(seen);
@@ -520,7 +533,7 @@ impl<W: World> Driver<W> {
     }
 
     async fn end(self) {
-        let Self { mut world, mut ends, app, store, recorder, finish, asks, .. } = self;
+        let Self { mut world, mut ends, app, store, recorder, logs, finish, asks, .. } = self;
         let ended = ends.ended.take();
         // Whoever asks for anything now learns that the node is gone.
         drop((asks, ends, app));
@@ -531,6 +544,9 @@ impl<W: World> Driver<W> {
             Delay::new(LAST_PACKETS).await;
         }
         drop(world);
+        if let Some(logs) = logs {
+            logs.close().await;
+        }
         if let Some(store) = store {
             store.close().await;
         }
@@ -580,6 +596,9 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::RelayNotHeld { .. }
         | Notice::PortNotMapped { .. }
         | Notice::PeerSyncing { .. }
+        | Notice::PeerLag { .. }
+        | Notice::EntriesReceived { .. }
+        | Notice::SyncFailed { .. }
         | Notice::PeerSynced { .. } => tracing::debug!(command = %id, ?peer, %because, "{notice}"),
         Notice::PeerConnected { .. }
         | Notice::PeerIdentified { .. }
@@ -589,6 +608,7 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::RelayHeld { .. }
         | Notice::PortMapped { .. }
         | Notice::NatFound { .. }
+        | Notice::LogForked { .. }
         | Notice::PeerDisconnected { .. }
         | Notice::PeerDistrusted { .. }
         | Notice::PeerUnreachable { .. }

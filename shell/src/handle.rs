@@ -14,11 +14,15 @@ use futures::{
     channel::{mpsc, oneshot},
     future::Shared,
 };
-use kinfolk_core::{Answer, Ask, AskError, Config, Notice, PeerAddress, PeerId, Reason, ValidConfig};
+use kinfolk_core::{Answer, Ask, AskError, Config, Head, Notice, PeerAddress, PeerId, Reason, ValidConfig};
 
 use crate::{
-    api::types::{Exported, Peer, Snapshot, Status, TraceStatus, WhyEntry},
+    api::{
+        logs::Sync,
+        types::{Exported, Peer, Snapshot, Status, TraceStatus, WhyEntry},
+    },
     feed::{Fed, Feed, Feeder, feed},
+    sync::{Logs, PutError},
 };
 
 /// Requests of `Control::ask` and its like that may be open at once; the next one is declined with `AskError::Limit`.
@@ -45,6 +49,7 @@ pub struct Handle<A> {
 pub struct Control {
     requests: Way<Request>,
     subscribers: Subscribers,
+    logs: Option<Logs>,
     ended: Shared<oneshot::Receiver<()>>,
 }
 
@@ -263,6 +268,14 @@ impl Control {
         self.wait(|reply| Request::Peers { reply }).await
     }
 
+    /// Who has what: logs, and how far each peer is.
+    ///
+    /// # Errors
+    /// When the node is gone.
+    pub async fn sync_view(&self) -> Result<Sync, NodeGone> {
+        self.wait(|reply| Request::Sync { reply }).await?.ok_or(NodeGone)
+    }
+
     /// One peer. `None`: not known.
     ///
     /// # Errors
@@ -321,6 +334,21 @@ impl Control {
         self.wait(|reply| Request::Export { file, reply }).await?.map_err(TraceError::Failed)
     }
 
+    /// The logs of this node and of the others. `None`: it has none, as in tests.
+    pub fn logs(&self) -> Option<&Logs> {
+        self.logs.as_ref()
+    }
+
+    /// Puts an entry into the own log. When this returns, it is on the disk, and others will be told. Gives how far the
+    /// log goes now: the entry's number.
+    ///
+    /// # Errors
+    /// When the entry is too long, the store can't write, or the node is gone.
+    pub async fn put(&self, entry: impl Into<Vec<u8>>) -> Result<Head, PutError> {
+        let logs = self.logs.as_ref().ok_or(NodeGone)?;
+        logs.put(vec![entry.into()]).await
+    }
+
     /// Ends the node: what is to be remembered is on disk when this returns. Ending what has ended is no error.
     pub async fn shutdown(&self) {
         // Errors mean that it is ending, or has ended.
@@ -336,15 +364,15 @@ impl Control {
 }
 
 /// A bounded way into the driver. One sender behind a lock: each clone of a sender would bring a place of its own.
-struct Way<T>(Arc<futures::lock::Mutex<mpsc::Sender<T>>>);
+pub(crate) struct Way<T>(Arc<futures::lock::Mutex<mpsc::Sender<T>>>);
 
 impl<T> Way<T> {
-    fn new() -> (Self, mpsc::Receiver<T>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<T>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         (Self(Arc::new(futures::lock::Mutex::new(sender))), receiver)
     }
 
-    async fn send(&self, item: T) -> Result<(), NodeGone> {
+    pub(crate) async fn send(&self, item: T) -> Result<(), NodeGone> {
         self.0.lock().await.send(item).await.map_err(|_| NodeGone)
     }
 }
@@ -374,6 +402,7 @@ pub(crate) enum Request {
     Status { reply: oneshot::Sender<Box<Status>> },
     Metrics { reply: oneshot::Sender<Option<String>> },
     Peers { reply: oneshot::Sender<Vec<Peer>> },
+    Sync { reply: oneshot::Sender<Option<Sync>> },
     Peer { peer: PeerId, reply: oneshot::Sender<Option<Peer>> },
     Why { peer: Option<PeerId>, reply: oneshot::Sender<Vec<WhyEntry>> },
     Config { reply: oneshot::Sender<Box<Config>> },
@@ -426,12 +455,12 @@ impl<A> Drop for Ends<A> {
     }
 }
 
-pub(crate) fn handle<A>() -> (Handle<A>, Ends<A>) {
+pub(crate) fn handle<A>(logs: Option<Logs>) -> (Handle<A>, Ends<A>) {
     let (to_driver, requests) = Way::new();
     let (to_app, calls) = Way::new();
     let subscribers = Subscribers(Arc::new(Mutex::new(Some(vec![]))));
     let (end, ended) = oneshot::channel();
-    let control = Control { requests: to_driver, subscribers: subscribers.clone(), ended: ended.shared() };
+    let control = Control { requests: to_driver, subscribers: subscribers.clone(), logs, ended: ended.shared() };
     (Handle { control, calls: to_app }, Ends { requests, calls, subscribers, ended: Some(end) })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The core decides; everything here only carries. [`driver`] moves events to the core and commands to the world, and
 //! [`network`] is that world, on libp2p. Around them stand what a machine gives ([`clock`], [`interfaces`]), what must
-//! not be forgotten ([`data_dir`], [`identity`], [`store`], [`trace`]), and how others speak to the node ([`handle`],
+//! not be forgotten ([`data_dir`], [`identity`], [`store`], [`sync`], [`trace`]), how others speak to the node ([`handle`],
 //! [`api`], [`why`]), and what doorways and nodes say to each other ([`signal`]). [`node`] puts it all together.
 
 pub mod api;
@@ -20,5 +20,6 @@ mod port_mapping;
 pub mod signal;
 mod snapshot;
 pub mod store;
+pub mod sync;
 pub mod trace;
 pub mod why;

@@ -32,6 +32,11 @@ use crate::{
     identity::{Identity, IdentityError},
     interfaces,
     store::{self, Store, StoreError},
+    sync::{
+        Logs,
+        log::{Log, LogError},
+        sqlite::{self, SqliteLog},
+    },
     trace::{Recorder, TraceLimits},
 };
 
@@ -39,7 +44,7 @@ use crate::{
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What a node is made of.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct NodeSettings {
     /// The core's settings.
     pub config: ValidConfig,
@@ -49,6 +54,8 @@ pub struct NodeSettings {
     pub place: Place,
     /// Where to answer operators over HTTP ([`crate::api::operator`]); port 0 for any. `None`: nowhere.
     pub http: Option<SocketAddr>,
+    /// Where to keep logs. `None`: in Kinfolk's own store, in the folder or in memory.
+    pub log: Option<Box<dyn Log>>,
 }
 
 /// Where a node keeps what it must not forget.
@@ -83,6 +90,12 @@ pub enum StartError {
     /// The peer store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file of the logs.
+    #[error(transparent)]
+    Logs(#[from] sqlite::OpenError),
+    /// What is in the store of logs.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The local API.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -101,6 +114,7 @@ pub struct Prepared {
     config: ValidConfig,
     agent: String,
     interfaces: Interfaces,
+    logs: Logs,
     on_disk: Option<OnDisk>,
     operator: Option<Operator>,
 }
@@ -127,12 +141,17 @@ impl Folder {
 /// # Errors
 /// When another node has the folder, or a file in it can't be used. Nothing is lost or half-written then.
 pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
-    let NodeSettings { config, agent, place, http } = settings;
+    let NodeSettings { config, agent, place, http, log } = settings;
     let interfaces = interfaces::read();
     let Place::Folder(folder) = place else {
         let operator = http.map(Operator::listen).transpose()?;
         let identity = Identity::generate();
-        return Ok(Prepared { identity, warnings: vec![], config, agent, interfaces, on_disk: None, operator });
+        let log = match log {
+            Some(log) => log,
+            None => Box::new(SqliteLog::in_memory()?),
+        };
+        let logs = Logs::start(identity.keypair.clone(), log)?;
+        return Ok(Prepared { identity, warnings: vec![], config, agent, interfaces, logs, on_disk: None, operator });
     };
     let data_dir = DataDir::open(folder.path)?;
     let operator = http.map(Operator::listen).transpose()?;
@@ -140,13 +159,22 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
     let identity = Identity::load_or_create(path)?;
     let opened = Store::open(path, clock::unix_secs())?;
     let mut warnings: Vec<String> = identity.warning.iter().chain(&opened.warning).cloned().collect();
+    let log = match log {
+        Some(log) => log,
+        None => {
+            let opened = SqliteLog::open(path, identity.created, clock::unix_secs())?;
+            warnings.extend(opened.warning);
+            Box::new(opened.log)
+        }
+    };
+    let logs = Logs::start(identity.keypair.clone(), log)?;
     let recorder = record(path, identity.peer, folder.trace, &mut warnings);
     let api = Api::listen(folder.api_socket)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     let on_disk = Some(OnDisk { store: opened.store, peers: opened.peers, recorder, api, data_dir });
-    Ok(Prepared { identity, warnings, config, agent, interfaces, on_disk, operator })
+    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, on_disk, operator })
 }
 
 /// A node that can't record still is a node.
@@ -170,6 +198,11 @@ impl Prepared {
     /// Where it answers operators over HTTP, if it does.
     pub fn http(&self) -> Option<SocketAddr> {
         self.operator.as_ref().map(Operator::address)
+    }
+
+    /// The logs; a world that exchanges them needs them, too.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// Joins it with its world: the node's life, which is to be spawned, the way to it, and what the application's
@@ -205,6 +238,7 @@ impl Prepared {
             inputs: remembered.chain(interfaces::changes(self.interfaces)).boxed(),
             store,
             recorder,
+            logs: Some(self.logs),
             metrics: self.operator.is_some(),
             finish: async move {
                 drop(stop);

@@ -5,14 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 use kinfolk_core::{
     Config, Time, View,
     view::{
-        AddressView, BootstrapView, CandidateView, ConnectionView, MappingView, NodeView, PeerView, PortMappingView,
-        PunchingView, RelayView, ServiceView,
+        AddressView, BootstrapView, CandidateView, ConnectionView, LogView, MappingView, NodeView, PeerSyncView,
+        PeerView, PortMappingView, PunchingView, RelayView, ServiceView,
     },
 };
 
-use crate::api::types::{
-    Bootstrap, Connection, Family, KnownAddress, OwnAddress, Peer, PortBehaviour, PortMapping, Punching, Relay,
-    Services, Status, TraceStatus,
+use crate::api::{
+    logs::{Sync, SyncLog, SyncPeer},
+    types::{
+        Bootstrap, Connection, Family, KnownAddress, OwnAddress, Peer, PortBehaviour, PortMapping, Punching, Relay,
+        Services, Status, TraceStatus,
+    },
 };
 
 /// What a status tells beside the core's view.
@@ -64,6 +67,36 @@ pub(crate) fn status(view: &View<'_>, around: Around<'_>) -> Status {
         dialing: node.dialing,
         trace: around.trace,
         counters: around.counters,
+    }
+}
+
+pub(crate) fn sync(view: &View<'_>, now: Time) -> Sync {
+    let sync = view.sync();
+    let log = |seen: &LogView| SyncLog {
+        author: seen.log,
+        epoch: seen.epoch,
+        position: seen.position,
+        missing: seen.missing,
+        fetching_from: seen.fetching_from,
+        forked_at: seen.forked_at,
+    };
+    let peer = |peer, seen: PeerSyncView| SyncPeer {
+        peer,
+        position: seen.position,
+        missing_here: seen.ours,
+        missing_there: seen.theirs,
+        pending: seen.pending,
+        compared_s: seen.compared.map(|at| age(now, at)),
+        rests_for_s: seen.rests_until.map(|at| wait(now, at)),
+        last_error: seen.last_error.map(|error| error.to_string()),
+    };
+    Sync {
+        with: sync.with,
+        partners: sync.partners,
+        fetching: sync.fetching,
+        paused_for_s: sync.paused_until.map(|at| wait(now, at)),
+        logs: sync.logs.iter().map(log).collect(),
+        peers: view.peers().filter_map(|seen| Some(peer(seen.peer, seen.sync?))).collect(),
     }
 }
 
@@ -221,6 +254,7 @@ mod tests {
         let held = RelayView {
             relay: who,
             held_since: Some(Time::from_secs(40)),
+            asked: false,
             rtt: Some(Duration::from_millis(23)),
             limit: Some(limit),
             last_error: None,

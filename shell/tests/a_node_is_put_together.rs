@@ -14,7 +14,7 @@ use kinfolk_shell::{
 };
 
 fn settings(place: Place) -> NodeSettings {
-    NodeSettings { config: config().validate().unwrap(), agent: "kinfolk/test".into(), place, http: None }
+    NodeSettings { config: config().validate().unwrap(), agent: "kinfolk/test".into(), place, http: None, log: None }
 }
 
 fn start(path: &Path) -> Handle<SendApp> {

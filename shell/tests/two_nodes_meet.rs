@@ -85,7 +85,8 @@ fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
 
 fn start(place: Place, config: Config) -> Handle<dummy::Behaviour> {
     let config = config.validate().unwrap();
-    let prepared = prepare(NodeSettings { config: config.clone(), agent: AGENT.into(), place, http: None }).unwrap();
+    let prepared =
+        prepare(NodeSettings { config: config.clone(), agent: AGENT.into(), place, http: None, log: None }).unwrap();
     let settings = NetworkSettings::new(config, AGENT);
     let network = Network::new(prepared.identity.keypair.clone(), settings, spawn, dummy::Behaviour).unwrap();
     let (life, handle, _) = prepared.drive(network);
@@ -230,6 +231,7 @@ fn on_smol(executor: &Rc<smol::LocalExecutor<'static>>, listen: Option<&str>) ->
         inputs: stream::iter([Event::StoreLoaded { peers: vec![], last: true }]).boxed(),
         store: None,
         recorder: None,
+        logs: None,
         metrics: false,
         finish: async {}.boxed(),
     };

@@ -1,15 +1,13 @@
 //! The command line.
 
+mod batch;
+mod simulate;
+
 use std::{
     io::{self, Write},
-    ops::Range,
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -18,21 +16,19 @@ use kinfolk_sim::{
     bless::{BlessError, Blessed, bless, traces},
     redact::{RedactError, Redacted, redact},
     replay::{self, replay},
-    run, scenario,
     show::{Filter, Form, show},
     stat::stat,
     trace::{ReadError, Reader},
     words,
 };
 use serde_json::json;
-use signal_hook::{consts::SIGINT, flag};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well
-  1  a run has findings; the replay differs from the trace; nothing was written, because the redacted trace would; a file could not be blessed
+  1  a run has findings; compared figures are worse; there was nothing to shrink; the replay differs from the trace; nothing was written, because the redacted trace would; a file could not be blessed
   2  the command line is wrong
-  3  the trace could be read only in part (what was read was used), or not at all
+  3  the scenario or the results can't be read; the trace could be read only in part (what was read was used), or not at all
   4  what is to be written can't be written";
 
 /// Simulates Kinfolk nodes on a simulated internet; replays, shows, measures, redacts and blesses their traces.
@@ -49,7 +45,21 @@ enum Command {
     ///
     /// The same scenario and seed give the same run, to the bit; `hash` says so. Ctrl-C ends it with what is known by
     /// then.
-    Run(RunArgs),
+    Run(simulate::RunArgs),
+    /// Run a scenario with very many seeds: in shares for many machines, with settings that are drawn from each seed.
+    ///
+    /// The results are JSON lines. Ended by Ctrl-C or by force it goes on from there when it is called again.
+    Sweep(batch::SweepArgs),
+    /// Put results of sweeps and runs together, and sum them up.
+    Merge(batch::MergeArgs),
+    /// Compare outcome figures with those of another revision, build or setting.
+    Compare(batch::CompareArgs),
+    /// Make a failing run small: fewer nodes, fewer faults, less time, the same failure.
+    Shrink(simulate::ShrinkArgs),
+    /// Tell in words what became of a node, or what was between two.
+    Explain(simulate::ExplainArgs),
+    /// Make one HTML page of a run: who was connected with whom, by which path, at each moment.
+    Report(simulate::ReportArgs),
     /// Tell the core again what the trace says, and compare what it commands.
     ///
     /// Ends at the first difference and shows it with what stands around it.
@@ -74,27 +84,6 @@ enum TraceCommand {
     /// Not renamed: network and protocol names, agents, ports, times. The new trace is replayed before it is put in its
     /// place; if the core would command anything else, nothing is written.
     Redact(RedactArgs),
-}
-
-#[derive(Args, Debug)]
-struct RunArgs {
-    /// A file, or the name of a scenario that is part of the program; without one, their names are listed.
-    scenario: Option<String>,
-    /// The seed.
-    #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
-    seed: u64,
-    /// Many seeds, A to B without B.
-    #[arg(long, value_name = "A..B", value_parser = seeds)]
-    seeds: Option<Range<u64>>,
-    /// Runs at once; one for each processor if not said.
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
-    /// Write the nodes' traces into this folder. With many seeds, only failing runs are run again and recorded.
-    #[arg(long, value_name = "FOLDER")]
-    traces: Option<PathBuf>,
-    /// Print a JSON value for each run.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -187,80 +176,19 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &mut dyn Write) -> io::Result<Outcome> {
     match cli.command {
-        Command::Run(args) => run_scenario(&args, out),
+        Command::Run(args) => simulate::run(&args, out),
+        Command::Sweep(args) => batch::sweep(&args, out),
+        Command::Merge(args) => batch::merge(&args, out),
+        Command::Compare(args) => batch::compare(&args, out),
+        Command::Shrink(args) => simulate::shrink(&args, out),
+        Command::Explain(args) => simulate::explain(&args, out),
+        Command::Report(args) => simulate::report(&args, out),
         Command::Replay(args) => run_replay(&args, out),
         Command::Trace(TraceCommand::Show(args)) => run_show(args, out),
         Command::Trace(TraceCommand::Stat(args)) => run_stat(&args, out),
         Command::Trace(TraceCommand::Redact(args)) => run_redact(&args, out),
         Command::Bless(args) => run_bless(&args, out),
     }
-}
-
-fn run_scenario(args: &RunArgs, out: &mut dyn Write) -> io::Result<Outcome> {
-    let Some(name) = &args.scenario else {
-        for (name, text) in scenario::BUILT_IN {
-            let about = scenario::parse(name, text).map_or_else(|error| error.to_string(), |known| known.about);
-            writeln!(out, "{name:<24} {about}")?;
-        }
-        return Ok(Outcome::Well);
-    };
-    let scenario = match scenario::load(name) {
-        Ok(scenario) => scenario,
-        Err(error) => {
-            if args.json {
-                let value = json!({"type": "error", "error": {"message": error.problem, "file": error.file, "line": error.line}});
-                writeln!(out, "{value}")?;
-            }
-            out.flush()?;
-            complain(&error.to_string());
-            return Ok(Outcome::Unreadable);
-        }
-    };
-    let stop = &*stopped_by_ctrl_c();
-    let reports = match (&args.seeds, &args.traces) {
-        (None, Some(folder)) => vec![run::run_recorded(&scenario, args.seed, stop, folder, None)?],
-        (None, None) => run::run_seeds(&scenario, args.seed..args.seed + 1, 1, stop, &|_| {}),
-        (Some(seeds), folder) => {
-            let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-            let (all, ended) = (seeds.end - seeds.start, AtomicU64::new(0));
-            let progress = |report: &run::Report| {
-                let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
-                if !report.is_good() || ended.is_multiple_of(10) {
-                    let how = if report.is_good() { "well" } else { "with findings" };
-                    tell(&format!("{ended} of {all}: seed {} ended {how}", report.seed));
-                }
-            };
-            let reports = run::run_seeds(&scenario, seeds.clone(), jobs, stop, &progress);
-            for bad in reports.iter().filter(|report| !report.is_good()).take(3) {
-                if let Some(folder) = folder {
-                    let folder = folder.join(format!("seed-{}", bad.seed));
-                    run::run_recorded(&scenario, bad.seed, stop, &folder, None)?;
-                }
-            }
-            reports
-        }
-    };
-    for report in &reports {
-        if args.json {
-            writeln!(out, "{}", serde_json::to_string(report)?)?;
-        } else if args.seeds.is_none() || !report.is_good() {
-            write!(out, "{report}")?;
-        }
-    }
-    let bad = reports.iter().filter(|report| !report.is_good()).count();
-    if args.seeds.is_some() && !args.json {
-        writeln!(out, "{} runs, {bad} with findings", reports.len())?;
-    }
-    Ok(if bad > 0 { Outcome::Different } else { Outcome::Well })
-}
-
-/// Set by the first Ctrl-C; the second one ends the program.
-fn stopped_by_ctrl_c() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    // Without them Ctrl-C ends the program at once: nothing to do about that.
-    let _ = flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop));
-    let _ = flag::register(SIGINT, Arc::clone(&stop));
-    stop
 }
 
 fn run_replay(args: &ReplayArgs, out: &mut dyn Write) -> io::Result<Outcome> {
@@ -409,18 +337,6 @@ fn unreadable(error: &ReadError, json: bool, out: &mut dyn Write) -> io::Result<
     out.flush()?;
     complain(&error.to_string());
     Ok(Outcome::Unreadable)
-}
-
-#[expect(clippy::print_stderr, reason = "progress is not part of the output")]
-fn tell(text: &str) {
-    eprintln!("{text}");
-}
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let wrong = || format!("'{text}' are no seeds; 0..200 are two hundred of them");
-    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
-    let range = from.parse().map_err(|_| wrong())?..to.parse().map_err(|_| wrong())?;
-    if range.is_empty() { Err(wrong()) } else { Ok(range) }
 }
 
 #[expect(clippy::print_stderr, reason = "a program tells people its errors there")]

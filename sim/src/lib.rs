@@ -16,18 +16,25 @@
 //! # Ok::<(), kinfolk_sim::trace::ReadError>(())
 //! ```
 
+pub mod artefact;
 pub mod bless;
 pub mod check;
+pub mod compare;
 pub mod engine;
+pub mod explain;
 pub mod internet;
 pub mod record;
 pub mod redact;
 pub mod replay;
+pub mod report;
+pub mod results;
 pub mod run;
 pub mod scenario;
 pub mod show;
+pub mod shrink;
 pub mod stat;
 pub mod swarm;
+pub mod sweep;
 pub mod trace;
 pub mod words;
 

@@ -105,6 +105,14 @@ impl Recording {
         self.lines.push(Line::Header(Box::new(header)));
     }
 
+    /// Its inputs with what came of each.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Header(_) => None,
+            Line::Frame(frame) => Some(frame),
+        })
+    }
+
     /// The node as it stands.
     pub fn node(&self) -> &Node {
         &self.node
@@ -143,9 +151,13 @@ impl Recording {
 
     fn feed(&mut self, t: Time, event: Event) -> Vec<Command> {
         self.now = self.now.max(t);
-        self.node.handle(self.now, event.clone());
-        let out: Vec<Command> = std::iter::from_fn(|| self.node.next_command()).collect();
-        self.lines.push(Line::Frame(Frame { t: self.now, r#in: event, out: out.clone() }));
-        out
+        // First the input: when it makes the node panic, it is in the trace all the same.
+        self.lines.push(Line::Frame(Frame { t: self.now, r#in: event.clone(), out: vec![] }));
+        self.node.handle(self.now, event);
+        let commands: Vec<Command> = std::iter::from_fn(|| self.node.next_command()).collect();
+        if let Some(Line::Frame(frame)) = self.lines.last_mut() {
+            frame.out.clone_from(&commands);
+        }
+        commands
     }
 }

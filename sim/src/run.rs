@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     check::Finding,
-    engine::SECOND,
+    engine::{Moment, SECOND},
     internet::Reach,
     scenario::{Plan, Scenario},
     swarm::Counts,
@@ -20,11 +20,24 @@ use crate::{
     words,
 };
 
+/// The version of this program and of the core in it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Times that a report keeps of each kind.
+const MAX_TIMES: usize = 1_000;
+
 /// What came of one run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The scenario's name.
     pub scenario: String,
+    /// Its file, or its name if it is part of the program.
+    pub file: String,
+    /// The version of the program that ran it.
+    pub version: String,
+    /// Whether its settings were drawn from the seed.
+    #[serde(default)]
+    pub varied: bool,
     /// The seed.
     pub seed: u64,
     /// The hash of everything that happened, in hexadecimal.
@@ -50,7 +63,7 @@ pub struct Report {
 }
 
 /// A finding, with the node's name.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Found {
     /// Which node.
     pub name: Option<String>,
@@ -60,7 +73,7 @@ pub struct Found {
 }
 
 /// Figures about nodes that belong together. Times are in milliseconds, from when both ran.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Pairs {
     /// How many pairs there are.
     pub all: u64,
@@ -74,6 +87,10 @@ pub struct Pairs {
     pub first: [Option<u64>; 2],
     /// The same to the first direct one.
     pub direct: [Option<u64>; 2],
+    /// The times to the first connection that these are of, in order; of very many, so many evenly spread ones.
+    pub firsts: Vec<u64>,
+    /// The same to the first direct one.
+    pub directs: Vec<u64>,
     /// Minutes that pairs were connected through relays only, in all.
     pub relayed_minutes: u64,
 }
@@ -93,7 +110,8 @@ pub fn run(scenario: &Scenario, seed: u64, stop: &AtomicBool) -> Report {
     report(&plan, scenario, seed, complete, began.elapsed())
 }
 
-/// The same, and writes the traces of some nodes, or of all, into a folder.
+/// The same, and writes the traces of some nodes, or of all, into a folder: `NAME.jsonl.zst`, and for nodes that were
+/// started several times `NAME.jsonl.zst`, `NAME.2.jsonl.zst` and so on.
 ///
 /// # Errors
 /// When they can't be written.
@@ -112,13 +130,39 @@ pub fn run_recorded(
     let complete = drive(&mut plan, stop);
     std::fs::create_dir_all(folder)?;
     for node in recorded {
-        if let Some(recording) = plan.world.recording(node) {
-            let name = plan.node_name(node).replace('/', "-");
-            let written: Result<(), WriteError> = recording.save(&folder.join(format!("{name}.jsonl.zst")));
+        let name = plan.node_name(node).replace('/', "-");
+        for (life, number) in plan.world.lives(node).iter().zip(1..) {
+            let name = if number == 1 { name.clone() } else { format!("{name}.{number}") };
+            let written: Result<(), WriteError> = life.recording.save(&folder.join(format!("{name}.jsonl.zst")));
             written.map_err(io::Error::other)?;
         }
     }
     Ok(report(&plan, scenario, seed, complete, began.elapsed()))
+}
+
+/// The same, and gives the world as it was at the end, with the traces of these nodes.
+pub(crate) fn run_watched(
+    scenario: &Scenario,
+    seed: u64,
+    stop: &AtomicBool,
+    watched: &[u32],
+    each: &mut dyn FnMut(&Plan),
+    interval: u64,
+) -> (Report, Plan) {
+    let began = Instant::now();
+    let mut plan = Plan::new(scenario, seed);
+    watched.iter().for_each(|node| plan.world.record(*node));
+    let mut until = 0;
+    let mut complete = true;
+    while complete && until < plan.end {
+        until = (until + interval.max(1)).min(plan.end);
+        complete = !stop.load(Ordering::Relaxed) && drive_until(&mut plan, until);
+        each(&plan);
+    }
+    if complete {
+        complete = drive(&mut plan, stop);
+    }
+    (report(&plan, scenario, seed, complete, began.elapsed()), plan)
 }
 
 /// Runs a scenario with many seeds, several at once; `done` is told of each, in the order in which they end.
@@ -137,7 +181,7 @@ pub fn run_seeds(
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                    let report = guarded(scenario, *seed, stop);
+                    let report = run(scenario, *seed, stop);
                     done(&report);
                     reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(report);
                 }
@@ -149,43 +193,30 @@ pub fn run_seeds(
     reports
 }
 
-/// A panic is a finding like any other: invariant 1.
-fn guarded(scenario: &Scenario, seed: u64, stop: &AtomicBool) -> Report {
-    catch_unwind(AssertUnwindSafe(|| run(scenario, seed, stop))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        let finding = Finding { at: 0, node: None, invariant: 1, what: format!("a panic: {text}") };
-        Report {
-            scenario: scenario.name.clone(),
-            seed,
-            hash: String::new(),
-            complete: false,
-            seconds: 0,
-            nodes: scenario.nodes(),
-            findings: vec![Found { name: None, finding }],
-            counts: Counts::default(),
-            pairs: Pairs::default(),
-            isolated_seconds: 0,
-            bytes_per_node_hour: 0,
-            took: 0.0,
-        }
-    })
-}
-
 /// Minute by minute, so that it can be stopped.
 fn drive(plan: &mut Plan, stop: &AtomicBool) -> bool {
-    let mut until = 0;
+    let mut until = plan.world.now();
     while until < plan.end {
         if stop.load(Ordering::Relaxed) {
             return false;
         }
         until = (until + 60 * SECOND).min(plan.end);
-        if !plan.run_until(until) {
+        if !drive_until(plan, until) {
             return false;
         }
     }
     plan.run();
     true
+}
+
+/// A panic is a finding like any other: invariant 1.
+fn drive_until(plan: &mut Plan, until: Moment) -> bool {
+    catch_unwind(AssertUnwindSafe(|| plan.run_until(until))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        plan.world.panicked(&text);
+        false
+    })
 }
 
 fn report(plan: &Plan, scenario: &Scenario, seed: u64, complete: bool, took: Duration) -> Report {
@@ -200,6 +231,9 @@ fn report(plan: &Plan, scenario: &Scenario, seed: u64, complete: bool, took: Dur
         .map(|finding| Found { name: finding.node.map(|node| plan.node_name(node)), finding: finding.clone() });
     Report {
         scenario: scenario.name.clone(),
+        file: scenario.file.clone(),
+        version: VERSION.to_owned(),
+        varied: false,
         seed,
         hash: world.digest().to_string(),
         complete,
@@ -221,18 +255,30 @@ fn pairs(plan: &Plan) -> Pairs {
     let times = |of: &dyn Fn(&crate::swarm::Pair) -> Option<u64>| {
         let mut times: Vec<u64> = all.iter().filter_map(of).map(|nanos| nanos / 1_000_000).collect();
         times.sort_unstable();
-        let at = |hundredths: usize| times.get((times.len().saturating_sub(1)) * hundredths / 100).copied();
-        [at(50), at(95)]
+        times
     };
+    let (firsts, directs) = (times(&|pair| pair.first), times(&|pair| pair.direct));
     Pairs {
         all: all.len() as u64,
         met: count(&|pair| pair.first.is_some()),
         may_be_direct: count(&|pair| world.net().reach(pair.nodes.0, pair.nodes.1, true) > Reach::Never),
         were_direct: count(&|pair| pair.direct.is_some()),
-        first: times(&|pair| pair.first),
-        direct: times(&|pair| pair.direct),
+        first: [50, 95].map(|hundredths| quantile(&firsts, hundredths)),
+        direct: [50, 95].map(|hundredths| quantile(&directs, hundredths)),
+        firsts: thinned(firsts),
+        directs: thinned(directs),
         relayed_minutes: all.iter().map(|pair| pair.relayed).sum::<u64>() / (60 * SECOND),
     }
+}
+
+/// The value below which so many hundredths of them lie.
+pub fn quantile(sorted: &[u64], hundredths: usize) -> Option<u64> {
+    sorted.get(sorted.len().saturating_sub(1) * hundredths / 100).copied()
+}
+
+fn thinned(sorted: Vec<u64>) -> Vec<u64> {
+    let step = sorted.len().div_ceil(MAX_TIMES).max(1);
+    sorted.into_iter().step_by(step).collect()
 }
 
 impl fmt::Display for Report {
@@ -262,6 +308,16 @@ impl fmt::Display for Report {
         )?;
         if counts.punches > 0 {
             writeln!(f, "  {} tries to punch a hole, {} worked", counts.punches, counts.punched)?;
+        }
+        if counts.log_questions > 0 {
+            writeln!(
+                f,
+                "  {} entries written, {} received from others; {} questions about logs, {} kB",
+                counts.entries_written,
+                counts.entries_received,
+                counts.log_questions,
+                counts.log_bytes / 1_000
+            )?;
         }
         if pairs.all > 0 {
             let time = |millis: Option<u64>| {

@@ -91,7 +91,7 @@ pub fn show(
 impl Filter {
     /// The commands to be shown, or `None` when nothing of this frame is.
     #[expect(clippy::wildcard_enum_match_arm, reason = "only notices have a second kind")]
-    fn pick<'a>(&self, frame: &'a Frame, peers: &[PeerId]) -> Option<Vec<&'a Command>> {
+    pub(crate) fn pick<'a>(&self, frame: &'a Frame, peers: &[PeerId]) -> Option<Vec<&'a Command>> {
         if self.from.is_some_and(|from| frame.t < from) || self.to.is_some_and(|to| frame.t > to) {
             return None;
         }
@@ -121,8 +121,8 @@ impl Filter {
 }
 
 /// Whom an answer is about that names only the number of a dial, of a held dial or of a query.
-#[derive(Default)]
-struct Links {
+#[derive(Debug, Default)]
+pub(crate) struct Links {
     commands: BTreeMap<CommandId, PeerId>,
     held: BTreeMap<HeldId, PeerId>,
 }
@@ -130,7 +130,7 @@ struct Links {
 impl Links {
     /// Whom a frame's input is about, by its own words or by what was said before.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others name their peer, or are about none")]
-    fn peers(&self, frame: &Frame) -> Vec<PeerId> {
+    pub(crate) fn peers(&self, frame: &Frame) -> Vec<PeerId> {
         let mut peers = words::peers(&frame.r#in);
         let linked = match &frame.r#in {
             Event::DialFailed { dial: command, .. }
@@ -144,7 +144,7 @@ impl Links {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "only these begin or end something that is answered by number")]
-    fn learn(&mut self, frame: &Frame) {
+    pub(crate) fn learn(&mut self, frame: &Frame) {
         match &frame.r#in {
             Event::DialFailed { dial: command, .. }
             | Event::QueryEnded { query: command, .. }

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 
 use kinfolk_core::{
     Action, Address, Answer, Ask, Asker, CircuitLimit, Command, Event, Interfaces, Mapping, Origin, PeerId, PingError,
-    Prefix, Query, Role, StoredPeer, ValidConfig,
+    Prefix, Query, Role, StoredPeer, Told, ValidConfig,
 };
 
 pub use kinds::{COMMANDS, EVENTS, NOTICES, command_kind, dial_error_kind, event_kind, notice_kind};
@@ -65,6 +65,11 @@ pub fn command(command: &Command) -> String {
             | Action::Unroute { .. }
             | Action::Query(_)
             | Action::CancelQuery { .. }
+            | Action::SetSync { .. }
+            | Action::SyncExchange { .. }
+            | Action::SyncAnnounce { .. }
+            | Action::SyncFetch { .. }
+            | Action::SyncCancel { .. }
             | Action::Remember(_)
             | Action::Forget { .. }
             | Action::Answer { .. }
@@ -105,7 +110,17 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
         | Event::PortMapped { .. }
         | Event::PortUnmapped { .. }
         | Event::QueryEnded { .. }
+        | Event::SyncFailed { .. }
+        | Event::SyncPressure { .. }
         | Event::Refused { .. } => {}
+        Event::SyncHeads { heads, .. } => peers.extend(heads.iter().map(|head| head.log)),
+        Event::SyncFetched { log, .. } => peers.push(*log),
+        Event::SyncTold { peer, told, .. } => {
+            peers.push(*peer);
+            if let Told::Heads(heads) = told {
+                peers.extend(heads.iter().map(|head| head.log));
+            }
+        }
         Event::StoreLoaded { peers: stored, .. } => peers.extend(stored.iter().map(|stored| stored.peer)),
         Event::Asked { ask, .. } => match ask {
             Ask::Connect(at) | Ask::Pin(at) | Ask::AddBootstrap(at) | Ask::RemoveBootstrap(at) => peers.extend(at.peer),
@@ -342,6 +357,32 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
                 count((*successes).into(), "peer", "peers")
             )
         }
+        Event::SyncHeads { heads, last } => {
+            write!(w, "own logs: {}", count(heads.len() as u64, "log", "logs"))?;
+            some(w, ": ", heads.iter())?;
+            w.write_str(if *last { "" } else { "; more follow" })
+        }
+        Event::SyncTold { peer, connection, sync, told, last } => {
+            write!(w, "{peer} ({connection}")?;
+            sync.map_or(Ok(()), |sync| write!(w, ", asked by {sync}"))?;
+            match told {
+                Told::Same => w.write_str(") has the same logs as we have")?,
+                Told::Differs => w.write_str(") has other logs than we have")?,
+                Told::Heads(heads) => {
+                    write!(w, ") has {}", count(heads.len() as u64, "log", "logs"))?;
+                    some(w, ": ", heads.iter())?;
+                }
+            }
+            w.write_str(if *last { "" } else { "; more follow" })
+        }
+        Event::SyncFetched { fetch, log, head, entries, has_more } => {
+            write!(w, "range {fetch} is stored: {}", count((*entries).into(), "new entry", "new entries"))?;
+            write!(w, " of {log}, now up to {head}")?;
+            w.write_str(if *has_more { "; there is more" } else { "" })
+        }
+        Event::SyncFailed { sync, error } => write!(w, "{sync} came to nothing: {error}"),
+        Event::SyncPressure { busy: true } => w.write_str("the store of logs can't follow"),
+        Event::SyncPressure { busy: false } => w.write_str("the store of logs can follow"),
         Event::Refused { command, refusal } => write!(w, "{command} could not be done: {refusal}"),
     }
 }

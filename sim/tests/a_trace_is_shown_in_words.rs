@@ -38,6 +38,24 @@ fn name_in_json(value: &Value) -> String {
 }
 
 #[test]
+fn what_is_said_of_logs_is_told() {
+    let told: Vec<String> = common::log_events().iter().map(words::event).collect();
+    let mut told = told.join("\n");
+    for number in 1..10 {
+        told = told.replace(&common::peer(number).to_string(), &format!("PEER{number}"));
+    }
+    insta::assert_snapshot!(told, @"
+    own logs: 2 logs: PEER2 up to 41, PEER3 up to 41 of epoch 2; more follow
+    PEER2 (n4) has other logs than we have
+    PEER2 (n4, asked by c9) has the same logs as we have
+    PEER2 (n4, asked by c9) has 2 logs: PEER2 up to 41, PEER3 up to 41 of epoch 2; more follow
+    range c9 is stored: 1 new entry of PEER3, now up to 41; there is more
+    c9 came to nothing: its entry 41 is another one than ours, and both are signed
+    the store of logs can't follow
+    ");
+}
+
+#[test]
 fn every_event_has_words_and_its_name_in_the_trace() {
     let mut kinds = BTreeSet::new();
     let mut told = String::new();
@@ -51,7 +69,7 @@ fn every_event_has_words_and_its_name_in_the_trace() {
     for number in 1..10 {
         told = told.replace(&common::peer(number).to_string(), &format!("PEER{number}"));
     }
-    for event in common::traversal_events() {
+    for event in common::traversal_events().into_iter().chain(common::log_events()) {
         let kind = words::event_kind(&event);
         assert_eq!(kind, name_in_json(&serde_json::to_value(&event).unwrap()));
         kinds.insert(kind);

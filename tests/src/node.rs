@@ -10,7 +10,10 @@ use std::{
 };
 
 use kinfolk_core::PeerId;
-use kinfolk_shell::api::types::{EventLine, Peer, Peers, Status, Why};
+use kinfolk_shell::api::{
+    client::Client,
+    types::{EventLine, Peer, Peers, Status, Why},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{
@@ -232,6 +235,10 @@ impl Node {
         self.state().child.is_some()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.state().child.as_ref().and_then(Child::id).expect("a process that runs")
+    }
+
     /// The moment before its process was last started.
     pub fn started_at(&self) -> SystemTime {
         self.state().started.expect("a node that was started")
@@ -304,6 +311,17 @@ impl Node {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
             Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+        }
+    }
+
+    /// Puts each line into its log, and is done when they are on its disk.
+    pub async fn put(&self, lines: &str) {
+        let client = Client::of_data_dir(&self.data()).expect("an HTTP client");
+        // Requests have a bound.
+        for part in lines.split_inclusive('\n').collect::<Vec<_>>().chunks(4_096) {
+            if let Err(error) = client.put_lines(part.concat().into_bytes()).await {
+                panic!("{}: {error}\n{}", self.inner.name, self.log_tail(40));
+            }
         }
     }
 

@@ -97,6 +97,11 @@ impl BootstrapPlanner {
             | Event::Identified { .. }
             | Event::IdentifyFailed { .. }
             | Event::Pinged { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncTold { .. }
+            | Event::SyncFetched { .. }
+            | Event::SyncFailed { .. }
+            | Event::SyncPressure { .. }
             | Event::Candidate { .. }
             | Event::Confirmed { .. }
             | Event::Unconfirmed { .. } => {}

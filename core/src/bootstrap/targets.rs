@@ -21,7 +21,10 @@ pub(crate) struct TargetId(pub(crate) u32);
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Want {
+    /// Who has to be there.
     pub(crate) peer: Option<PeerId>,
+    /// Who is there, or was.
+    pub(crate) likely: Option<PeerId>,
     pub(crate) addresses: Vec<Address>,
     pub(crate) reason: Reason,
 }
@@ -165,7 +168,7 @@ impl Targets {
                 failures => Reason::Retry { attempt: failures + 1 },
             };
             let addresses = target.entries.iter().filter_map(|entry| entry.at.address.clone()).collect();
-            self.wants.insert(id, Want { peer: target.expected, addresses, reason });
+            self.wants.insert(id, Want { peer: target.expected, likely: target.peer, addresses, reason });
             lifecycle.want_target(cx.now, id);
         }
     }

@@ -25,6 +25,12 @@ use crate::{
 pub(crate) const SHORT_LIVED: Duration = Duration::from_secs(60);
 /// Both sides of a lost connection come back within this, not at the same moment.
 const REDIAL_WITHIN: Duration = Duration::from_secs(1);
+/// A peer that closes its last connection with us has its reasons, such as too many others: unless it is kept or near, it
+/// is not dialled for this long, and each time for twice as long.
+const TURNED_AWAY: Duration = Duration::from_secs(60);
+const TURNED_AWAY_MAX: Duration = Duration::from_secs(3_600);
+/// Whoever has kept a connection for this long has had room for us.
+const WELCOME: Duration = Duration::from_secs(600);
 /// Connections to one peer; any more are closed at once.
 const MAX_CONNECTIONS: usize = 8;
 /// After a sleep this long the other side has given the connection up.
@@ -204,6 +210,16 @@ impl PeerLifecycle {
                 known.failed(cx.now, error, &cx.config.lifecycle, cx.seed, arrival);
             }
         }
+        let near = peer.book.has_source(Source::Mdns);
+        if !ours && *cause == CloseCause::Remote && peer.connections.is_empty() && !peer.is_kept() && !near {
+            if cx.now.since(connection.since) >= WELCOME {
+                peer.turned_away = 0;
+            }
+            let wait = TURNED_AWAY.saturating_mul(1 << peer.turned_away.min(12)).min(TURNED_AWAY_MAX);
+            peer.turned_away = peer.turned_away.saturating_add(1);
+            let draw = jitter::draw(cx.seed, Purpose::Redial, arrival, cx.now.as_nanos());
+            peer.hold_until = peer.hold_until.max(cx.now + jitter::vary(wait, draw));
+        }
         let who = peer.id;
         match (before, peer.path()) {
             // Told when it was asked to close, if it was the last one.
@@ -231,6 +247,7 @@ impl PeerLifecycle {
         let connection = peer.connections.remove(at);
         if peer.connections.is_empty() {
             peer.profile = None;
+            peer.fetching = 0;
             if let Some(sync) = &mut peer.sync {
                 sync.pending = 0;
             }
@@ -263,8 +280,15 @@ impl PeerLifecycle {
 
     pub(super) fn identified(&mut self, cx: &mut Cx<'_>, id: ConnectionId, identity: &Identity) {
         let Some(&slot) = self.connections.get(&id) else { return };
-        let capabilities = capabilities_of(identity, &cx.config.protocols);
+        let mut capabilities = capabilities_of(identity, &cx.config.protocols);
         let peer = self.peers.at_mut(slot);
+        // Servers that probe offer it only on connections that we have dialled: by which they dial back they name it not.
+        let dialled = |one: &Connection| one.direction == Direction::Outbound && !one.address.is_relayed();
+        let elsewhere = peer.connections.iter().any(|one| one.id == id && !dialled(one));
+        if elsewhere && peer.standing().any(dialled) {
+            capabilities =
+                capabilities.with(peer.capabilities().only(Capabilities::PROBE.with(Capabilities::PROBE_V1)));
+        }
         if let Some(connection) = peer.connection_mut(id) {
             connection.alive = cx.now;
         }
@@ -411,6 +435,18 @@ impl PeerLifecycle {
         self.connected.len() as u32
     }
 
+    pub(crate) fn connected_peers(&self) -> Vec<PeerId> {
+        self.connected.iter().map(|slot| self.peers.at(*slot).id).collect()
+    }
+
+    /// So many ranges of a peer's logs are under way now.
+    pub(crate) fn set_fetching(&mut self, cx: &mut Cx<'_>, peer: &PeerId, fetching: u32) {
+        let Some(slot) = self.peers.find(peer) else { return };
+        let peer = self.peers.at_mut(slot);
+        peer.fetching = if peer.is_connected() { fetching } else { 0 };
+        self.settle(cx, slot);
+    }
+
     pub(crate) fn missing_pinned(&self) -> u32 {
         self.missing(&self.pinned)
     }
@@ -474,6 +510,7 @@ fn capabilities_of(identity: &Identity, names: &Protocols) -> Capabilities {
             "/libp2p/autonat/1.0.0" => Capabilities::PROBE_V1,
             "/ipfs/ping/1.0.0" => Capabilities::PING,
             name if name == names.punch => Capabilities::FAST_PUNCH,
+            name if name == names.sync => Capabilities::SYNC,
             _ => continue,
         };
         all = all.with(one);

@@ -81,6 +81,9 @@ pub(crate) struct Held {
 pub(crate) struct Dialer {
     queue: BTreeSet<(Class, Time, Job)>,
     dials: BTreeMap<CommandId, Dial>,
+    /// Peers that are dialled as bootstrap targets, and by which dial.
+    #[cfg_attr(feature = "serde", serde(default))]
+    targets: BTreeMap<PeerId, CommandId>,
     held: BTreeMap<HeldId, Held>,
     networks: BTreeMap<IpAddr, (Time, u32)>,
     pub(crate) blackholes: Blackholes,
@@ -152,9 +155,25 @@ impl Dialer {
         self.dials.insert(id, dial);
     }
 
+    /// A dial to a bootstrap target, where this peer is or is said to be, is under way.
+    pub(crate) fn started_to_target(&mut self, id: CommandId, peer: PeerId) {
+        self.targets.insert(peer, id);
+    }
+
     pub(crate) fn ended(&mut self, id: CommandId) -> Option<Dial> {
         self.stirred = true;
+        self.targets.retain(|_, dial| *dial != id);
         self.dials.remove(&id)
+    }
+
+    /// The peer that is dialled as a bootstrap target by this dial.
+    pub(crate) fn target_of(&self, id: CommandId) -> Option<PeerId> {
+        self.targets.iter().find(|(_, dial)| **dial == id).map(|(peer, _)| *peer)
+    }
+
+    /// Whether this peer is being dialled as a bootstrap target: another dial of it would find nothing else.
+    pub(crate) fn is_target_dialled(&self, peer: &PeerId) -> bool {
+        !self.targets.is_empty() && self.targets.contains_key(peer)
     }
 
     pub(crate) fn dial(&self, id: CommandId) -> Option<&Dial> {

@@ -33,6 +33,9 @@ const NEAR_DIALS: u32 = 64;
 const OVER_BUDGET: Duration = Duration::from_secs(60);
 /// A peer that waits for its relay to be there is looked at again after this, whatever becomes of the relay.
 const AWAITING: Duration = Duration::from_secs(1);
+/// Of the low water mark, the part up to which mere members and discoveries are dialled. As many again come by themselves,
+/// and twice as many where half of all can't be dialled; if these were trimmed, they would push out others elsewhere.
+const STRANGERS: u32 = 4;
 /// Relays in one dial.
 const RELAYS: usize = 2;
 /// A relay that was here a moment ago is dialled again at least this often: it may be restarting.
@@ -96,7 +99,7 @@ impl PeerLifecycle {
             _ if peer.is_connected() => u32::MAX,
             Class::User | Class::Kept | Class::Bootstrap => u32::MAX,
             Class::Near => config.high_water,
-            Class::Member | Class::Discovery => config.low_water,
+            Class::Member | Class::Discovery => config.low_water.div_ceil(STRANGERS),
         };
         let connections = self.connected_count();
         if connections >= limit {
@@ -185,13 +188,13 @@ impl PeerLifecycle {
     }
 
     fn dial_target(&mut self, cx: &mut Cx<'_>, target: TargetId, want: &Want) {
-        let known = want.peer.and_then(|peer| self.peers.by_id(&peer));
+        let known = want.likely.and_then(|peer| self.peers.by_id(&peer));
         if known.is_some_and(|peer| peer.blocked || peer.held_off || !peer.dials.is_empty()) {
             cx.signal(Signal::TargetPutOff(target));
             return;
         }
         let by_hand = Sources::one(Source::Configured);
-        let addresses: Vec<Address> = want
+        let mut addresses: Vec<Address> = want
             .addresses
             .iter()
             .filter(|address| is_believable(cx.here, Source::Configured, address))
@@ -205,7 +208,19 @@ impl PeerLifecycle {
             cx.signal(if ours { us } else { Signal::TargetPutOff(target) });
             return;
         }
-        self.start(cx, Job::Target(target), Class::Bootstrap, want.peer, addresses, want.reason.clone());
+        if let Some(peer) = known.filter(|peer| want.peer == Some(peer.id)) {
+            // The peer's own dial in one with it: where it once was, as far as a try is due there.
+            let due = self.due(cx, peer, Lane::Direct).into_iter().filter(|due| due.proven).map(|due| due.address);
+            addresses.extend(due.filter(|address| !want.addresses.contains(address)));
+            addresses.truncate(ADDRESSES);
+        }
+        let id = self.start(cx, Job::Target(target), Class::Bootstrap, want.peer, addresses, want.reason.clone());
+        if let Some(peer) = want.likely {
+            self.dialer.started_to_target(id, peer);
+            if let Some(slot) = self.peers.find(&peer) {
+                self.settle(cx, slot);
+            }
+        }
     }
 
     fn start(
@@ -247,6 +262,7 @@ impl PeerLifecycle {
         failures: &[(Address, DialError)],
         error: &DialError,
     ) {
+        let whose = self.dialer.target_of(id);
         let Some(dial) = self.dialer.ended(id) else { return };
         let outcomes: Vec<(&Address, &DialError)> = dial
             .addresses
@@ -284,6 +300,10 @@ impl PeerLifecycle {
                 }
             }
             Job::Target(_) | Job::Held(_) => {
+                if let Some(slot) = whose.and_then(|peer| self.peers.find(&peer)) {
+                    self.write_down(cx, slot, &outcomes);
+                    self.settle(cx, slot);
+                }
                 let (address, error) = outcomes.first().copied().map_or((None, error), |(at, error)| (Some(at), error));
                 self.settle_job(cx, dial.job, JobOutcome::Failed(address, error));
             }
@@ -314,8 +334,8 @@ impl PeerLifecycle {
         }
     }
 
-    /// Writes the failures down where they belong and says when the peer is tried again.
-    fn blame(&mut self, cx: &mut Cx<'_>, slot: Slot, outcomes: &[(&Address, &DialError)]) {
+    /// Writes the failures down where they belong.
+    fn write_down(&mut self, cx: &mut Cx<'_>, slot: Slot, outcomes: &[(&Address, &DialError)]) {
         let mut wrong = None;
         for (address, error) in outcomes {
             let peer = self.peers.at_mut(slot);
@@ -342,6 +362,11 @@ impl PeerLifecycle {
             );
             peer.book.wait_at_most(cx.now + soon);
         }
+    }
+
+    /// Writes the failures down and says when the peer is tried again.
+    fn blame(&mut self, cx: &mut Cx<'_>, slot: Slot, outcomes: &[(&Address, &DialError)]) {
+        self.write_down(cx, slot, outcomes);
         let peer = self.peers.at(slot);
         let next = peer.book.iter().map(|known| known.retry_at).min().unwrap_or(cx.now);
         let first = outcomes.first();

@@ -34,6 +34,8 @@ impl PeerLifecycle {
             match known.book.told(source, address, cx.now, &cx.config.lifecycle) {
                 Told::Again => continue,
                 Told::Known => {}
+                // Whoever has turned us away is where it was.
+                Told::New if known.turned_away > 0 => {}
                 Told::New => known.hold_until = known.hold_until.min(cx.now),
                 Told::Ignored => ignored += 1,
             }

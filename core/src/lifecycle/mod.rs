@@ -159,6 +159,11 @@ impl PeerLifecycle {
             | Event::Candidate { .. }
             | Event::Confirmed { .. }
             | Event::Unconfirmed { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncTold { .. }
+            | Event::SyncFetched { .. }
+            | Event::SyncFailed { .. }
+            | Event::SyncPressure { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }

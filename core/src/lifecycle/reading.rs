@@ -33,6 +33,7 @@ fn view(peer: &Peer) -> PeerView<'_> {
         pending_requests: peer.sync.as_ref().map_or(0, |sync| sync.pending),
         next_dial: waiting.filter(|at| !peer.is_connected() && *at > Time::ZERO && peer.dials.is_empty()),
         punching: None,
+        sync: None,
         served: peer.served,
         connections: peer
             .standing()

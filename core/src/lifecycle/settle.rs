@@ -30,6 +30,8 @@ enum Stance {
     Ready(Class),
     /// It is wanted, not before then.
     Waiting(Time),
+    /// It is wanted, once the dial to its relay has ended.
+    AwaitingRelay,
     /// It is wanted, and there is no way to it.
     Nowhere,
     /// Nothing to do.
@@ -43,7 +45,8 @@ impl PeerLifecycle {
         if self.expire_if_forgotten(cx, slot) {
             return;
         }
-        let stance = self.stance(cx, slot);
+        let (stance, awaits) = self.stance(cx, slot);
+        keep(&mut self.awaiting_relay, slot, awaits);
         let peer = self.peers.at_mut(slot);
         if matches!(stance, Stance::Nowhere) && peer.is_kept() && !core::mem::replace(&mut peer.deferred, true) {
             let reason = if peer.book.is_empty() { Reason::NoAddress } else { Reason::NoUsableAddress };
@@ -52,9 +55,6 @@ impl PeerLifecycle {
         }
         let config = &cx.config.lifecycle;
 
-        let awaits = self.want(cx.now, self.peers.at(slot), Lane::Relayed).is_some()
-            && self.awaits_relay(cx, self.peers.at(slot));
-        keep(&mut self.awaiting_relay, slot, awaits);
         let peer = self.peers.at_mut(slot);
         let state = peer.derived_state();
         if state != peer.state {
@@ -75,7 +75,7 @@ impl PeerLifecycle {
         let (queue, mut wake) = match stance {
             Stance::Ready(class) => (Some(class), Time::MAX),
             Stance::Waiting(until) => (None, until),
-            Stance::Nowhere | Stance::Idle => (None, Time::MAX),
+            Stance::AwaitingRelay | Stance::Nowhere | Stance::Idle => (None, Time::MAX),
         };
         match (peer.queued, queue) {
             (Some((old, _)), Some(new)) if old == new => {}
@@ -176,17 +176,21 @@ impl PeerLifecycle {
         forgotten
     }
 
-    fn stance(&self, cx: &Cx<'_>, slot: Slot) -> Stance {
+    /// The stance by both lanes, and whether the peer waits for its relay to be there.
+    fn stance(&self, cx: &Cx<'_>, slot: Slot) -> (Stance, bool) {
         let peer = self.peers.at(slot);
         let [direct, relayed] = [Lane::Direct, Lane::Relayed].map(|lane| self.stance_of(cx, peer, lane));
-        match (direct, relayed) {
+        let awaits = matches!(relayed, Stance::AwaitingRelay);
+        let stance = match (direct, relayed) {
             (Stance::Ready(one), Stance::Ready(other)) => Stance::Ready(one.min(other)),
             (Stance::Ready(class), _) | (_, Stance::Ready(class)) => Stance::Ready(class),
             (Stance::Waiting(one), Stance::Waiting(other)) => Stance::Waiting(one.min(other)),
             (Stance::Waiting(at), _) | (_, Stance::Waiting(at)) => Stance::Waiting(at),
+            (Stance::AwaitingRelay, _) | (_, Stance::AwaitingRelay) => Stance::AwaitingRelay,
             (Stance::Nowhere, Stance::Nowhere) if !peer.is_connected() => Stance::Nowhere,
             (Stance::Nowhere | Stance::Idle, Stance::Nowhere | Stance::Idle) => Stance::Idle,
-        }
+        };
+        (stance, awaits)
     }
 
     fn stance_of(&self, cx: &Cx<'_>, peer: &Peer, lane: Lane) -> Stance {
@@ -194,7 +198,7 @@ impl PeerLifecycle {
         let usable = self.usable(cx, peer, lane);
         let Some(earliest) = usable.map(|known| known.retry_at).min() else { return Stance::Nowhere };
         if lane == Lane::Relayed && self.awaits_relay(cx, peer) {
-            return Stance::Waiting(Time::MAX);
+            return Stance::AwaitingRelay;
         }
         let at = earliest.max(peer.hold_until).max(self.head_start(peer, lane));
         if at <= cx.now { Stance::Ready(class) } else { Stance::Waiting(at) }
@@ -233,6 +237,9 @@ impl PeerLifecycle {
     /// How much a connection to this peer is wanted, by this lane, and why.
     pub(super) fn want(&self, now: Time, peer: &Peer, lane: Lane) -> Option<(Class, Reason)> {
         if peer.blocked || peer.is_dialing(lane) {
+            return None;
+        }
+        if lane == Lane::Direct && self.dialer.is_target_dialled(&peer.id) {
             return None;
         }
         if !peer.is_connected() {

@@ -85,9 +85,8 @@ impl Own {
             Event::Connected { peer, address, origin, .. } => {
                 if *origin == Origin::Inbound {
                     self.came_in(cx, lifecycle, peer, address);
-                } else {
-                    self.look_at(cx, lifecycle, peer);
                 }
+                self.look_at(cx, lifecycle, peer);
             }
             Event::Disconnected { connection, peer, cause: _ } => {
                 self.sightings.ended(*connection);
@@ -150,6 +149,11 @@ impl Own {
             | Event::IdentifyFailed { .. }
             | Event::Pinged { .. }
             | Event::Routed { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncTold { .. }
+            | Event::SyncFetched { .. }
+            | Event::SyncFailed { .. }
+            | Event::SyncPressure { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }
@@ -234,6 +238,7 @@ impl Own {
                 || (cx.config.role == Role::Server && !direct.is_empty()),
             visitors: self.addresses.has_visitors(),
             visited: self.addresses.has_recent_visitor(cx.now),
+            servers: self.probing.has_server(cx.now, &self.addresses),
             more_servers: self
                 .probing
                 .has_server_beyond(cx.now, &self.addresses, |network| self.verdict.failed_from(network)),

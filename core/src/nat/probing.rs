@@ -1,6 +1,7 @@
 //! Which of our addresses is probed by whom, and when.
 //!
-//! A server serves if we have dialled it, directly and over the internet, from a network that is not ours. It is asked
+//! A server serves if we have dialled it, directly and over the internet, from a network that is not ours; if not by the
+//! connection that stands, then by an earlier one: whoever only comes to us may be anybody, in any number. It is asked
 //! about one address at a time; of two servers the one whose network has not answered for the address yet comes first,
 //! then the one whose answer is oldest.
 
@@ -113,6 +114,11 @@ impl Probing {
     ) -> bool {
         self.fit(own, address)
             .any(|(id, server)| !self.rests(id, now) && candidate.answered(network_of(server.ip)).is_none())
+    }
+
+    /// Whether anybody can probe one of our addresses now.
+    pub(super) fn has_server(&self, now: Time, own: &OwnAddresses) -> bool {
+        self.has_server_beyond(now, own, |_| false)
     }
 
     /// Whether somebody can probe one of our addresses from a network that is not `known`.
@@ -321,10 +327,13 @@ fn server_of(here: &Here, peer: &Peer) -> Option<Server> {
     if !peer.capabilities().contains(Capabilities::PROBE) {
         return None;
     }
-    let dialled = peer.standing().filter(|connection| connection.direction == Direction::Outbound);
-    let ip = dialled
-        .filter_map(|connection| dialled_host(peer, &connection.address))
-        .find(|ip| is_global(*ip) && !here.is_near(*ip))?;
+    let chosen = peer.book.iter().any(|known| known.proven && !known.address.is_relayed());
+    let by = |direction: Direction| {
+        let connections = peer.direct().filter(move |connection| connection.direction == direction);
+        let mut hosts = connections.filter_map(|connection| dialled_host(peer, &connection.address));
+        hosts.find(|ip| is_global(*ip) && !here.is_near(*ip))
+    };
+    let ip = by(Direction::Outbound).or_else(|| by(Direction::Inbound).filter(|_| chosen))?;
     let has = |ipv6: bool| {
         ip.is_ipv6() == ipv6
             || peer

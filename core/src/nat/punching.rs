@@ -6,8 +6,10 @@
 //! guess where its packets will come from. With other programs the side that the circuit came to proposes, as the
 //! standard (DCUtR) says.
 //!
-//! A try that fails is followed by one that is different: another transport, another role. Then a pause, longer and
-//! longer, until the network changes. Any direct connection ends it. Whatever happens, the relayed connection stays.
+//! A try that fails is followed by one that is different: another transport, another role. After three, single tries with
+//! pauses, longer and longer, until the network changes. Both sides count all tries, whoever proposed them, and pause by
+//! that count, the one that proposed last a little less: so there is one schedule, and a proposal that crosses another, or
+//! gets lost, does not begin a second one. Any direct connection ends it. Whatever happens, the relayed connection stays.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::time::Duration;
@@ -35,12 +37,8 @@ pub(crate) struct Punching {
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Tries {
-    /// Since the network last changed.
+    /// By either side, since the network last changed.
     attempts: u32,
-    /// Of which in the present round.
-    in_round: u32,
-    /// Rounds that brought nothing.
-    rounds: u32,
     /// When we propose next; `Time::MAX`: when something happens.
     next: Time,
     open: Option<Open>,
@@ -72,8 +70,8 @@ const LISTEN: Duration = Duration::from_secs(4);
 const BREATH: Duration = Duration::from_millis(500);
 /// After a change of network others have to see us first.
 const SEEN_AGAIN: Duration = Duration::from_secs(1);
-/// Tries in a round.
-const ROUND: u32 = 3;
+/// Tries without a pause between them.
+const AT_ONCE: u32 = 3;
 /// Proposals of one peer that are taken up within a minute: each makes us dial where it says.
 const TAKEN_UP: u32 = 6;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -84,8 +82,6 @@ impl Tries {
     const fn new(next: Time) -> Self {
         Self {
             attempts: 0,
-            in_round: 0,
-            rounds: 0,
             next,
             open: None,
             last_error: None,
@@ -98,7 +94,7 @@ impl Tries {
     }
 
     fn start_over(&mut self, next: Time) {
-        (self.attempts, self.in_round, self.rounds) = (0, 0, 0);
+        self.attempts = 0;
         (self.theirs, self.impasse) = (None, None);
         self.next = next;
     }
@@ -177,6 +173,11 @@ impl Punching {
             | Event::Gateway { .. }
             | Event::PortUnmapped { .. }
             | Event::Routed { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncTold { .. }
+            | Event::SyncFetched { .. }
+            | Event::SyncFailed { .. }
+            | Event::SyncPressure { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }
@@ -271,8 +272,8 @@ impl Punching {
         let wire = if fast {
             PunchWire::Kinfolk { mapping: ours }
         } else {
-            // The harder NAT dials; if that was wrong, the other way round.
-            let dial = (ours == Mapping::PerDestination) != (tries.in_round == 2);
+            // The harder NAT dials; if that was wrong by both transports, the other way round.
+            let dial = (ours == Mapping::PerDestination) != (tries.attempts % 4 >= 2);
             PunchWire::Dcutr { role: if dial { PunchRole::Dial } else { PunchRole::Accept } }
         };
         let (who, near, attempt) = (peer.id, peer.pinned, tries.attempts + 1);
@@ -306,6 +307,10 @@ impl Punching {
             }
             Err(reason) => {
                 cx.command(Action::RefusePunch { offer, peer: who }, reason);
+                let idle = |slot: &Slot| self.peers.get(slot).is_none_or(|tries| tries.open.is_none());
+                if let Some(slot) = lifecycle.peers.find(&who).filter(idle) {
+                    lifecycle.set_punching(slot, false);
+                }
             }
         }
     }
@@ -338,13 +343,20 @@ impl Punching {
         if tries.taken_up >= TAKEN_UP {
             return Err(Reason::Flapping { closes: tries.taken_up });
         }
-        if let Some(open) = &tries.open {
+        if let Some(Open { command, transport, ours, since: _ }) = tries.open {
             // Both have proposed: the smaller id's proposal holds, on both sides.
-            if !open.ours || cx.local < who {
+            if ours && cx.local < who {
                 return Err(Reason::Busy);
             }
-            cx.command(Action::CancelPunch { punch: open.command }, Reason::Offered);
+            cx.command(Action::CancelPunch { punch: command }, Reason::Offered);
             tries.open = None;
+            if !ours {
+                // For the other side, the try before is over.
+                tries.attempts += 1;
+                let attempt = tries.attempts;
+                let notice = Notice::NotPunched { peer: who, transport, attempt, error: PunchError::TimedOut };
+                cx.tell(notice, Reason::PunchTry { attempt });
+            }
         }
 
         let transport = if mapping.is_some() {
@@ -352,7 +364,7 @@ impl Punching {
         } else {
             let named = |transport| theirs.iter().any(|address| address.transport() == Some(transport));
             let have = |transport| !own.punch_candidates(cx.here, transport).is_empty();
-            order(tries.in_round).into_iter().find(|transport| named(*transport) && have(*transport))
+            order(tries.attempts).into_iter().find(|transport| named(*transport) && have(*transport))
         };
         let transport = transport.ok_or(Reason::NoCandidate)?;
         let agent = peer.profile.as_ref().map_or("", |profile| profile.agent.as_str());
@@ -417,23 +429,21 @@ impl Punching {
             return;
         }
         tries.attempts += 1;
-        tries.in_round += 1;
         let attempt = tries.attempts;
         let notice = Notice::NotPunched { peer: peer.id, transport: open.transport, attempt, error: error.clone() };
         cx.tell(notice, Reason::PunchTry { attempt });
 
-        let config = &cx.config.nat;
-        let draw = jitter::draw(cx.seed, Purpose::Punch, peer.arrival, u64::from(attempt));
-        if tries.in_round < ROUND && choose(cx, own, peer, tries).is_some() {
+        if attempt < AT_ONCE && choose(cx, own, peer, tries).is_some() {
             tries.next = cx.now + if open.ours { BREATH } else { BREATH + LISTEN };
             return;
         }
-        let wait = config.punch_retry.saturating_mul(1 << tries.rounds.min(12)).min(config.punch_retry_max);
+        let config = &cx.config.nat;
+        let pauses = attempt.saturating_sub(AT_ONCE);
+        let wait = config.punch_retry.saturating_mul(1 << pauses.min(12)).min(config.punch_retry_max);
         // The other side proposes again first, if it was the one who did.
         let wait = if open.ours { wait } else { wait * 2 };
+        let draw = jitter::draw(cx.seed, Purpose::Punch, peer.arrival, u64::from(attempt));
         tries.next = cx.now + jitter::vary(wait, draw);
-        tries.in_round = 0;
-        tries.rounds += 1;
         let impasse = impasse(own, cx, tries.theirs);
         say(cx, peer.id, tries, impasse);
     }
@@ -481,7 +491,7 @@ fn order(from: u32) -> [Transport; 2] {
 /// The next try's transport, and what the peer is told. Where both NATs are known to give each destination another port,
 /// a transport is left out.
 fn choose(cx: &Cx<'_>, own: &Own, peer: &Peer, tries: &Tries) -> Option<(Transport, Vec<Address>)> {
-    order(tries.in_round).into_iter().find_map(|transport| {
+    order(tries.attempts).into_iter().find_map(|transport| {
         let candidates = candidates(cx, own, peer, transport);
         let ours = nat(cx, own, &candidates, transport);
         let hopeless = !ours.is_predictable() && tries.theirs.is_some_and(|theirs| !theirs.is_predictable());

@@ -2,8 +2,10 @@
 //!
 //! Public: the operator says so, an address is proven by more than one probe, visitors came from two networks, or it is a
 //! server with an address. Private: probes from every network that can probe have failed, at least two of them, and
-//! nobody came. A change counts once it has held for the dwell time; from Unknown to Public a proof counts at once, and
-//! for Private the time runs from the first failure.
+//! nobody came. A change counts once it has held for the dwell time; from Unknown to Public a proof counts at once, unless
+//! the verdict has just changed, and for Private the time runs from the first failure.
+//!
+//! What has shown it ages, and that alone changes nothing while somebody can be asked to look again.
 
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
@@ -23,6 +25,9 @@ pub(super) struct Verdict {
     failures: BTreeMap<IpAddr, Failures>,
     /// The network has changed: what was thought no longer counts.
     anew: bool,
+    /// When it last changed on this network; `Time::ZERO` for never.
+    #[cfg_attr(feature = "serde", serde(default))]
+    changed: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +46,8 @@ pub(super) struct Evidence {
     pub(super) visitors: bool,
     /// Somebody has come lately.
     pub(super) visited: bool,
+    /// Somebody can probe.
+    pub(super) servers: bool,
     /// Somebody can probe from a network whose probes have not failed.
     pub(super) more_servers: bool,
 }
@@ -80,17 +87,21 @@ impl Verdict {
     }
 
     pub(super) fn judge(&mut self, cx: &mut Cx<'_>, evidence: Evidence) {
-        let Evidence { solid, visitors, visited, more_servers } = evidence;
+        let Evidence { solid, visitors, visited, servers, more_servers } = evidence;
         let failed_first = self.failures.values().map(|failures| failures.first).min();
         let refuted = self.is_refuted() && (!more_servers || self.reachability == Reachability::Private);
         let (verdict, since) = if solid || visitors {
             (Reachability::Public, cx.now)
         } else if refuted && !visited {
             (Reachability::Private, failed_first.unwrap_or(cx.now))
+        } else if self.reachability == Reachability::Public && servers && !self.anew {
+            (Reachability::Public, cx.now)
         } else {
             (Reachability::Unknown, cx.now)
         };
-        let at_once = core::mem::take(&mut self.anew) || (self.reachability == Reachability::Unknown && solid);
+        let anew = core::mem::take(&mut self.anew);
+        let settled = self.changed == Time::ZERO || self.changed + cx.config.nat.dwell <= cx.now;
+        let at_once = anew || (self.reachability == Reachability::Unknown && solid && settled);
         if verdict == self.reachability {
             self.pending = None;
             return;
@@ -105,6 +116,7 @@ impl Verdict {
         }
         self.pending = None;
         self.reachability = verdict;
+        self.changed = if anew { Time::ZERO } else { cx.now };
         let public = verdict == Reachability::Public;
         let reason = if public { Reason::Reachable } else { Reason::NotReachable };
         cx.tell(Notice::ReachabilityChanged { reachability: verdict }, reason);

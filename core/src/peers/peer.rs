@@ -38,6 +38,9 @@ pub(crate) struct Peer {
     /// Connections that it dropped lately, and since when they are counted.
     pub(crate) drops: u16,
     pub(crate) drops_since: Time,
+    /// How often in a row it has ended our connections.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) turned_away: u8,
     /// Its place in the queue of dials.
     pub(crate) queued: Option<(Class, Time)>,
     /// Its timers, kept by the table; `Time::MAX` for none.
@@ -72,6 +75,9 @@ pub(crate) struct Peer {
     pub(crate) ever_connected: bool,
     /// Put into the routing table.
     pub(crate) routed: bool,
+    /// Ranges of its logs that are under way.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) fetching: u32,
     /// It was said that it is not dialled for now, and why.
     pub(crate) deferred: bool,
     /// What the store remembers of it is out of date.
@@ -174,6 +180,7 @@ impl Peer {
             distrusted: Time::ZERO,
             drops: 0,
             drops_since: now,
+            turned_away: 0,
             queued: None,
             wake_soon: Time::MAX,
             wake_later: Time::MAX,
@@ -193,6 +200,7 @@ impl Peer {
             held_off: false,
             ever_connected: false,
             routed: false,
+            fetching: 0,
             deferred: false,
             unstored: false,
         }
@@ -228,7 +236,7 @@ impl Peer {
     }
 
     pub(crate) fn is_syncing(&self) -> bool {
-        self.sync.as_ref().is_some_and(|sync| sync.pending > 0)
+        self.fetching > 0 || self.sync.as_ref().is_some_and(|sync| sync.pending > 0)
     }
 
     pub(crate) fn is_shunned(&self, now: Time) -> bool {
@@ -264,6 +272,12 @@ impl Peer {
     /// The connection that everything goes over: direct before relayed, QUIC before TCP, the older one.
     pub(crate) fn best(&self) -> Option<&Connection> {
         self.standing().min_by_key(|connection| connection.rank())
+    }
+
+    /// The best one of those that fit and are there for their own sake.
+    pub(crate) fn best_for(&self, fits: impl Fn(&Connection) -> bool) -> Option<&Connection> {
+        let fitting = self.standing().filter(|connection| !connection.for_probe && fits(connection));
+        fitting.min_by_key(|connection| connection.rank())
     }
 
     pub(crate) fn path(&self) -> Option<Path> {

@@ -2,8 +2,8 @@ use alloc::{string::String, vec::Vec};
 use core::fmt;
 
 use super::{
-    Address, Audience, CommandId, ConnectionId, HeldId, Mapping, Notice, OfferId, PeerId, PunchRole, Reason, RequestId,
-    StoredPeer, Transport,
+    Address, Audience, CommandId, ConnectionId, HeldId, LogHead, Mapping, Notice, OfferId, PeerId, PunchRole, Reason,
+    RequestId, StoredPeer, Transport,
 };
 
 /// Something the core wants done, or said.
@@ -104,7 +104,7 @@ pub enum Action {
         /// Where the relay is.
         address: Address,
     },
-    /// Give a place at a relay back. Never while an answer of the relay is awaited.
+    /// Give a place at a relay back. The core waits for an answer that is under way; one that comes after all is ignored.
     Unreserve {
         /// Which, by its latest `Reserve`.
         reservation: CommandId,
@@ -208,6 +208,54 @@ pub enum Action {
     CancelQuery {
         /// Which.
         query: CommandId,
+    },
+
+    /// With whom logs are exchanged: whose requests of positions and entries are answered.
+    SetSync {
+        /// With whom.
+        with: Audience,
+    },
+    /// Compare positions with a peer. Answered by `Event::SyncTold` with this command, the last one being marked so, or
+    /// `Event::SyncFailed`.
+    SyncExchange {
+        /// With whom.
+        peer: PeerId,
+        /// Over which connection.
+        connection: ConnectionId,
+    },
+    /// Tell a peer how far some logs go here. It answers how far they go there: `Event::SyncTold` with this command, or
+    /// `Event::SyncFailed`.
+    SyncAnnounce {
+        /// Whom.
+        peer: PeerId,
+        /// Over which connection.
+        connection: ConnectionId,
+        /// 1 to 64 of our own heads.
+        heads: Vec<LogHead>,
+    },
+    /// Ask a peer for the entries `since + 1` up to at most `since + limit` of a log, check them, and store them.
+    /// Answered by `Event::SyncFetched` when they are stored for good, or `Event::SyncFailed`. Entries that are here
+    /// already are only compared.
+    SyncFetch {
+        /// Whom.
+        peer: PeerId,
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Whose log.
+        log: PeerId,
+        /// Its epoch. A higher one than ours: what is stored of it counts from its first entry on.
+        epoch: u64,
+        /// The last entry that is not needed.
+        since: u64,
+        /// How many at most.
+        limit: u32,
+    },
+    /// Drop an exchange, an announcement or a range. A late answer is taken.
+    SyncCancel {
+        /// Which.
+        sync: CommandId,
+        /// Whose.
+        peer: PeerId,
     },
 
     /// Remember a peer across restarts.
@@ -354,6 +402,10 @@ impl Command {
             | Action::AnswerPunch { peer, .. }
             | Action::RefusePunch { peer, .. }
             | Action::SetMember { peer, .. }
+            | Action::SyncExchange { peer, .. }
+            | Action::SyncAnnounce { peer, .. }
+            | Action::SyncFetch { peer, .. }
+            | Action::SyncCancel { peer, .. }
             | Action::Forget { peer } => Some(peer),
             Action::Query(Query::Record { peer }) => Some(peer),
             Action::Remember(stored) => Some(&stored.peer),
@@ -371,6 +423,7 @@ impl Command {
             | Action::SetKademliaServer { .. }
             | Action::Query(_)
             | Action::CancelQuery { .. }
+            | Action::SetSync { .. }
             | Action::Answer { .. } => None,
         }
     }
@@ -419,6 +472,23 @@ impl fmt::Display for Action {
             Self::Unroute { .. } => f.write_str("take it out of the routing table"),
             Self::Query(query) => fmt::Display::fmt(query, f),
             Self::CancelQuery { query } => write!(f, "drop query {query}"),
+            Self::SetSync { with } => write!(f, "exchange logs with {with}"),
+            Self::SyncExchange { .. } => f.write_str("compare positions with it"),
+            Self::SyncAnnounce { heads, .. } => {
+                f.write_str("tell it of our logs: ")?;
+                list(f, heads)
+            }
+            Self::SyncFetch { log, epoch, since, limit, .. } => {
+                write!(
+                    f,
+                    "ask it for entries {} to {}",
+                    since.saturating_add(1),
+                    since.saturating_add((*limit).into())
+                )?;
+                write!(f, " of {log}")?;
+                if *epoch == 0 { Ok(()) } else { write!(f, ", epoch {epoch}") }
+            }
+            Self::SyncCancel { sync, .. } => write!(f, "drop {sync}"),
             Self::Remember(_) => f.write_str("remember it"),
             Self::Forget { .. } => f.write_str("forget it"),
             Self::Answer { request, answer: Ok(_) } => write!(f, "grant request {request}"),
@@ -446,10 +516,10 @@ impl fmt::Display for Query {
     }
 }
 
-fn list(f: &mut fmt::Formatter<'_>, addresses: &[Address]) -> fmt::Result {
-    for (at, address) in addresses.iter().enumerate() {
+fn list(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Result {
+    for (at, item) in items.iter().enumerate() {
         let comma = if at == 0 { "" } else { ", " };
-        write!(f, "{comma}{address}")?;
+        write!(f, "{comma}{item}")?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use core::{
     time::Duration,
 };
 
-use super::{Address, PeerAddress, PeerId, Transport};
+use super::{Address, PeerAddress, PeerId, SyncConfig, Transport};
 
 /// What a node is for; picks the presets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -80,6 +80,8 @@ pub struct Config {
     pub nat: NatConfig,
     /// What others get when this node relays for them.
     pub relay: RelayLimits,
+    /// The exchange of logs.
+    pub sync: SyncConfig,
     /// First peers, and whether there are enough.
     pub planner: BootstrapConfig,
 }
@@ -94,6 +96,8 @@ pub struct Protocols {
     pub kademlia: String,
     /// `/elohim/punch/1.0.0`: how a direct connection is proposed between Kinfolk nodes.
     pub punch: String,
+    /// `/elohim/kinfolk-sync/1.0.0`: how logs are exchanged between Kinfolk nodes. Others speak `/elohim/sync/1.0.0`.
+    pub sync: String,
 }
 
 /// A peer that is never given up.
@@ -118,7 +122,8 @@ pub struct LifecycleConfig {
     /// Addresses kept per peer and source that no connection has proven; default 4: TCP and QUIC, IPv4 and IPv6. More
     /// lets whoever speaks about a peer push others' words out.
     pub max_unproven: u8,
-    /// Connections above which nobody new is looked for; default 32 (server 200).
+    /// Connections that are left when the least useful are closed; default 32 (server 200). With a quarter of it, nobody
+    /// new is looked for who is neither pinned, near, a relay, nor asked for.
     pub low_water: u32,
     /// Connections above which the least useful are closed; default 48 (server 300).
     pub high_water: u32,
@@ -305,6 +310,7 @@ impl Config {
             lifecycle: LifecycleConfig::default(),
             nat: NatConfig::default(),
             relay: RelayLimits::default(),
+            sync: SyncConfig::default(),
             planner: BootstrapConfig::default(),
         }
     }
@@ -328,7 +334,8 @@ impl Config {
             ..RelayLimits::default()
         };
         let nat = NatConfig { port_mapping: false, ..NatConfig::default() };
-        Self { role: Role::Server, mdns: false, lifecycle, nat, relay, ..Self::desktop() }
+        let sync = SyncConfig { max_fetches: 16, max_logs: 1_024, ..SyncConfig::default() };
+        Self { role: Role::Server, mdns: false, lifecycle, nat, relay, sync, ..Self::desktop() }
     }
 
     /// The preset of a role.
@@ -370,6 +377,7 @@ impl Config {
             ("protocols.identify", &self.protocols.identify),
             ("protocols.kademlia", &self.protocols.kademlia),
             ("protocols.punch", &self.protocols.punch),
+            ("protocols.sync", &self.protocols.sync),
         ] {
             check(
                 name.starts_with('/') && name.len() > 1 && name.len() <= 128 && !name.contains(char::is_whitespace),
@@ -474,6 +482,11 @@ impl Config {
             ("nat.punch_timeout", self.nat.punch_timeout),
             ("nat.punch_retry", self.nat.punch_retry),
             ("nat.punch_retry_max", self.nat.punch_retry_max),
+            ("sync.every", self.sync.every),
+            ("sync.exchange_timeout", self.sync.exchange_timeout),
+            ("sync.fetch_timeout", self.sync.fetch_timeout),
+            ("sync.retry", self.sync.retry),
+            ("sync.retry_max", self.sync.retry_max),
             ("planner.isolated_after", self.planner.isolated_after),
             ("planner.retry_min", self.planner.retry_min),
             ("planner.retry_max", self.planner.retry_max),
@@ -491,6 +504,7 @@ impl Config {
             ("lifecycle.proof_tcp", lifecycle.proof_tcp),
             ("nat.dwell", self.nat.dwell),
             ("nat.relay_after", self.nat.relay_after),
+            ("sync.announce_after", self.sync.announce_after),
         ] {
             check(span <= day, field, "must be at most 1 day");
         }
@@ -520,6 +534,15 @@ impl Config {
             "must be 10 seconds to 31 days",
         );
         check(limits.bytes >= 1 << 16, "relay.bytes", "must be at least 65 536");
+        let sync = &self.sync;
+        check((1..=1 << 20).contains(&sync.range), "sync.range", "must be 1 to 1 048 576");
+        check((1..=256).contains(&sync.max_fetches), "sync.max_fetches", "must be 1 to 256");
+        check(
+            (1..=sync.max_fetches).contains(&sync.max_fetches_per_peer),
+            "sync.max_fetches_per_peer",
+            "must be 1 to sync.max_fetches",
+        );
+        check((4..=65_536).contains(&sync.max_logs), "sync.max_logs", "must be 4 to 65 536");
         check((1..=64).contains(&self.planner.max_queries), "planner.max_queries", "must be 1 to 64");
         check(self.planner.first_lookups <= 64, "planner.first_lookups", "must be at most 64");
         if errors.is_empty() { Ok(ValidConfig(self)) } else { Err(errors) }
@@ -533,6 +556,7 @@ impl Protocols {
             identify: format!("/{network}/id/1.0.0"),
             kademlia: format!("/{network}/kad/1.0.0"),
             punch: format!("/{network}/punch/1.0.0"),
+            sync: format!("/{network}/kinfolk-sync/1.0.0"),
         }
     }
 }

@@ -2,8 +2,8 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use core::{fmt, net::IpAddr, time::Duration};
 
 use super::{
-    Address, CommandId, ConnectionId, HeldId, ListenerId, Mapping, OfferId, PeerAddress, PeerId, ProbeVerdict,
-    PunchError, RequestId, ReserveError, Time, Transport, ValidConfig,
+    Address, CommandId, ConnectionId, Head, HeldId, ListenerId, LogHead, Mapping, OfferId, PeerAddress, PeerId,
+    ProbeVerdict, PunchError, RequestId, ReserveError, SyncError, Time, Told, Transport, ValidConfig,
 };
 
 /// Everything that a node can be told. Each variant is plain data, cut to size by the shell (at most 32 addresses and
@@ -340,6 +340,54 @@ pub enum Event {
         successes: u32,
         /// Peers that did not.
         failures: u32,
+    },
+
+    /// How far the logs of this node's store go: all of them at the start, in frames, and each one whenever it has got
+    /// entries by itself. Until the first `last`, logs are not exchanged.
+    SyncHeads {
+        /// At most 64.
+        heads: Vec<LogHead>,
+        /// No more frames follow.
+        last: bool,
+    },
+    /// A peer says how far logs go there.
+    SyncTold {
+        /// Who.
+        peer: PeerId,
+        /// Over which connection.
+        connection: ConnectionId,
+        /// `Action::SyncExchange`'s or `Action::SyncAnnounce`'s command. `None`: it says so by itself.
+        sync: Option<CommandId>,
+        /// What it says.
+        told: Told,
+        /// No more of this answer follows.
+        last: bool,
+    },
+    /// A range of entries is checked and stored for good.
+    SyncFetched {
+        /// `Action::SyncFetch`'s command.
+        fetch: CommandId,
+        /// Whose log.
+        log: PeerId,
+        /// How far the log goes here now.
+        head: Head,
+        /// How many entries were not here before.
+        entries: u32,
+        /// Whether the peer says that it has more.
+        has_more: bool,
+    },
+    /// An exchange, an announcement or a range came to nothing. What was stored of a range before it broke is told by
+    /// `SyncHeads`.
+    SyncFailed {
+        /// The command.
+        sync: CommandId,
+        /// Why.
+        error: SyncError,
+    },
+    /// Whether this node's store of logs can't follow: no new ranges are asked for while it can't.
+    SyncPressure {
+        /// It can't.
+        busy: bool,
     },
 
     /// The shell could not do what it was told.

@@ -12,6 +12,7 @@ mod notice;
 mod peer_id;
 mod reason;
 mod scope;
+mod sync;
 mod time;
 mod traversal;
 
@@ -30,5 +31,6 @@ pub use notice::{Health, Notice, Path, Reachability};
 pub use peer_id::{PeerId, PeerIdError};
 pub use reason::Reason;
 pub use scope::{Scope, network_of};
+pub use sync::{EntryHash, Head, LogHead, SyncConfig, SyncError, Told};
 pub use time::Time;
 pub use traversal::{Audience, Impasse, Mapping, NatFinding, ProbeVerdict, PunchError, PunchRole, ReserveError};

@@ -3,7 +3,7 @@ use core::{fmt, time::Duration};
 
 use super::{
     Address, CloseCause, Direction, Impasse, ListenError, NatFinding, PeerId, PunchError, ReserveError, Source,
-    Transport,
+    SyncError, Transport,
 };
 
 /// What the application and the user are told. The shell's stream of events is made of these.
@@ -57,6 +57,45 @@ pub enum Notice {
         peer: PeerId,
         /// How far its data has come.
         position: Option<u64>,
+    },
+    /// How far a peer's logs and ours are apart has changed.
+    PeerLag {
+        /// Who.
+        peer: PeerId,
+        /// Entries that it has and we have not.
+        ours: u64,
+        /// Entries that we have and it has not.
+        theirs: u64,
+    },
+    /// Entries have come, and are stored.
+    EntriesReceived {
+        /// From whom.
+        peer: PeerId,
+        /// Whose log.
+        log: PeerId,
+        /// How many.
+        entries: u32,
+        /// How far the log goes now.
+        position: u64,
+    },
+    /// An exchange of logs with a peer came to nothing.
+    SyncFailed {
+        /// With whom.
+        peer: PeerId,
+        /// Why.
+        error: SyncError,
+    },
+    /// An author has signed two different entries with the same number: it runs twice, or was restored from a backup.
+    /// What we had is kept; the other branch is not followed.
+    LogForked {
+        /// The author.
+        log: PeerId,
+        /// The epoch.
+        epoch: u64,
+        /// The entries' number.
+        position: u64,
+        /// Who has the other branch.
+        peer: PeerId,
     },
     /// The last connection to a peer has ended.
     PeerDisconnected {
@@ -245,6 +284,10 @@ impl Notice {
             | Self::PathChanged { peer, .. }
             | Self::PeerSyncing { peer }
             | Self::PeerSynced { peer, .. }
+            | Self::PeerLag { peer, .. }
+            | Self::EntriesReceived { peer, .. }
+            | Self::SyncFailed { peer, .. }
+            | Self::LogForked { peer, .. }
             | Self::PeerDisconnected { peer, .. }
             | Self::PeerExpired { peer }
             | Self::PeerDeferred { peer, .. }
@@ -281,6 +324,17 @@ impl fmt::Display for Notice {
             Self::PeerSyncing { .. } => f.write_str("exchanging data"),
             Self::PeerSynced { position: Some(position), .. } => write!(f, "data exchanged up to {position}"),
             Self::PeerSynced { position: None, .. } => f.write_str("data exchanged"),
+            Self::PeerLag { ours: 0, theirs: 0, .. } => f.write_str("has the same entries"),
+            Self::PeerLag { ours, theirs, .. } => write!(f, "has {ours} entries more, and {theirs} less"),
+            Self::EntriesReceived { log, entries, position, .. } => {
+                write!(f, "has sent {entries} entries of {log}, up to {position}")
+            }
+            Self::SyncFailed { error, .. } => write!(f, "logs were not exchanged: {error}"),
+            Self::LogForked { log, position, .. } => write!(
+                f,
+                "has another entry {position} of {log} than this node, and both are signed: the author runs twice, or \
+                 was restored from a backup"
+            ),
             Self::PeerDisconnected { cause, .. } => write!(f, "disconnected: {cause}"),
             Self::PeerExpired { .. } => f.write_str("forgotten"),
             Self::PeerDeferred { wait, .. } if wait.is_zero() => f.write_str("to be dialled again at once"),

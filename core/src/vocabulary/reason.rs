@@ -1,6 +1,6 @@
 use core::{fmt, time::Duration};
 
-use super::{Address, ConnectionId, DialError, PeerId, Source};
+use super::{Address, ConnectionId, DialError, PeerId, Source, SyncError};
 
 /// Why something is commanded. Its text completes "…, because ".
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -192,6 +192,19 @@ pub enum Reason {
     SeenElsewhere,
     /// Data is being exchanged, or was.
     Sync,
+    /// It has entries that are missing here.
+    Missing {
+        /// How many.
+        entries: u64,
+    },
+    /// Entries are here that it has not.
+    Grown,
+    /// It was asked for entries, and may know that they are stored.
+    CaughtUp,
+    /// Its entry is said to be another one than ours with the same number.
+    ForkClaimed,
+    /// Logs were not exchanged with it.
+    SyncFault(SyncError),
     /// The peer answered who it is.
     WrongPeer {
         /// Who is there.
@@ -259,6 +272,12 @@ impl fmt::Display for Reason {
             Self::TimedOut => f.write_str("it took too long"),
             Self::SeenElsewhere => f.write_str("somebody there claims to be this node"),
             Self::Sync => f.write_str("of its data"),
+            Self::Missing { entries: 1 } => f.write_str("it has an entry that is missing here"),
+            Self::Missing { entries } => write!(f, "it has {entries} entries that are missing here"),
+            Self::Grown => f.write_str("entries are here that it has not"),
+            Self::CaughtUp => f.write_str("it may know that its entries are stored"),
+            Self::ForkClaimed => f.write_str("its entry is said to be another one than ours"),
+            Self::SyncFault(error) => fmt::Display::fmt(error, f),
             Self::WrongPeer { actual } => write!(f, "{actual} is at that address"),
             Self::RelayWanted { have, want } => write!(f, "{have} of {want} wanted relays are held"),
             Self::OnlyRelayed => f.write_str("only a relayed connection stands"),

@@ -8,6 +8,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod logs;
+
 use std::time::Duration;
 
 use kinfolk_core::{

@@ -161,6 +161,26 @@ pub(crate) enum Command {
         #[arg(value_name = "PEER")]
         peer: Option<String>,
     },
+    /// Put an entry into this node's log; the others of the family get it
+    Put {
+        /// What it says; `-`: each line of the standard input is an entry
+        #[arg(value_name = "TEXT")]
+        text: String,
+    },
+    /// Print what this node and the others have put
+    Log {
+        /// Only this one's
+        #[arg(long, value_name = "PEER")]
+        author: Option<String>,
+        /// Only so many entries of each log
+        #[arg(long, short = 'n', value_name = "NUMBER")]
+        last: Option<u64>,
+        /// Go on, and print what comes
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Who has what: logs, and how far each peer is
+    Sync,
     /// What this machine's network allows, and what to do about it; works without a running node, too
     Doctor {
         /// Look no longer than this

@@ -205,7 +205,8 @@ impl Target {
     }
 }
 
-async fn find(node: &Node, client: &Client, name: &PeerName) -> Result<PeerId, Failure> {
+/// The peer that a name means.
+pub(super) async fn find(node: &Node, client: &Client, name: &PeerName) -> Result<PeerId, Failure> {
     match name {
         PeerName::Whole(peer) => Ok(*peer),
         PeerName::Part { .. } => {

@@ -6,6 +6,7 @@ mod clock;
 mod doctor;
 mod doorway;
 mod failure;
+mod logs;
 mod node;
 mod out;
 mod peer_name;
@@ -113,6 +114,9 @@ async fn ask(node: &Node, command: Command, out: Out) -> Result<(), Failure> {
         Command::Allow { peer } => asking::request(node, asking::Request::Allow, &peer, out).await,
         Command::Block { peer } => asking::request(node, asking::Request::Block, &peer, out).await,
         Command::Why { peer } => asking::why(node, peer.as_deref(), out).await,
+        Command::Put { text } => logs::put(node, text, out).await,
+        Command::Log { author, last, follow } => logs::log(node, author.as_deref(), last, follow, out).await,
+        Command::Sync => logs::sync(node, out).await,
         Command::Bootstrap(Bootstrap::List) => asking::bootstrap_list(node, out).await,
         Command::Bootstrap(Bootstrap::Add { address }) => asking::bootstrap(node, &address, true, out).await,
         Command::Bootstrap(Bootstrap::Remove { address }) => asking::bootstrap(node, &address, false, out).await,

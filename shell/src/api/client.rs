@@ -1,6 +1,7 @@
 //! The asking side: what a program on this machine uses to speak to the running node.
 
 use std::{
+    marker::PhantomData,
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
@@ -12,6 +13,7 @@ use kinfolk_core::{Config, PeerId};
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::logs::{LogEntry, LogQuery, Put, Sync};
 use super::types::{
     AddressBody, EventLine, ExportBody, Exported, Id, Outcome, Peer, PeerBody, Peers, Problem, Snapshot, Status,
     TraceStatus, Why, WhyEntry,
@@ -54,9 +56,15 @@ pub enum ClientError {
 }
 
 /// The node's events, as they come. Ends with the node.
-pub struct Events {
+pub type Events = Lines<EventLine>;
+
+/// Lines of JSON, as they come. At the latest it ends with the node.
+pub struct Lines<T> {
     bytes: BoxStream<'static, reqwest::Result<Vec<u8>>>,
     buffer: Vec<u8>,
+    /// So much of the buffer is read.
+    read: usize,
+    line: PhantomData<fn() -> T>,
 }
 
 impl Client {
@@ -131,6 +139,46 @@ impl Client {
     pub async fn why(&self, peer: Option<PeerId>) -> Result<Vec<WhyEntry>, ClientError> {
         let path = peer.map_or_else(|| "/v1/why".to_owned(), |peer| format!("/v1/peers/{peer}/why"));
         Ok(self.get::<Why>(&path).await?.entries)
+    }
+
+    /// Who has what.
+    ///
+    /// # Errors
+    /// See [`Client::status`].
+    pub async fn sync(&self) -> Result<Sync, ClientError> {
+        self.get("/v1/sync").await
+    }
+
+    /// Puts one entry into the node's log; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// When it is too long, or the store can't write; and see [`Client::status`].
+    pub async fn put(&self, entry: Vec<u8>) -> Result<Put, ClientError> {
+        self.put_body("/v1/put", entry).await
+    }
+
+    /// Puts each line into the node's log, all or none.
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub async fn put_lines(&self, lines: Vec<u8>) -> Result<Put, ClientError> {
+        self.put_body("/v1/put/lines", lines).await
+    }
+
+    async fn put_body(&self, path: &str, body: Vec<u8>) -> Result<Put, ClientError> {
+        let response = self.http.post(url(path)).body(body).send().await.map_err(|error| self.error(&error))?;
+        self.read(response).await
+    }
+
+    /// The entries of all logs, or of one; by author, then by number, and what is new as it comes.
+    ///
+    /// # Errors
+    /// See [`Client::status`].
+    pub async fn log(&self, query: &LogQuery) -> Result<Lines<LogEntry>, ClientError> {
+        let LogQuery { author, last, follow } = query;
+        let author = author.map(|author| format!("author={author}&")).unwrap_or_default();
+        let last = last.map(|last| format!("last={last}&")).unwrap_or_default();
+        self.lines(&format!("/v1/log?{author}{last}follow={follow}")).await
     }
 
     /// The settings in force.
@@ -235,12 +283,16 @@ impl Client {
     /// # Errors
     /// See [`Client::status`].
     pub async fn events(&self) -> Result<Events, ClientError> {
-        let response = self.http.get(url("/v1/events")).send().await.map_err(|error| self.error(&error))?;
+        self.lines("/v1/events").await
+    }
+
+    async fn lines<T>(&self, path: &str) -> Result<Lines<T>, ClientError> {
+        let response = self.http.get(url(path)).send().await.map_err(|error| self.error(&error))?;
         if !response.status().is_success() {
             return Err(problem(response).await);
         }
         let bytes = response.bytes_stream().map(|bytes| bytes.map(|bytes| bytes.to_vec())).boxed();
-        Ok(Events { bytes, buffer: vec![] })
+        Ok(Lines { bytes, buffer: vec![], read: 0, line: PhantomData })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -269,6 +321,10 @@ impl Client {
             request = request.json(body);
         }
         let response = request.send().await.map_err(|error| self.error(&error))?;
+        self.read(response).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T, ClientError> {
         if !response.status().is_success() {
             return Err(problem(response).await);
         }
@@ -321,16 +377,19 @@ fn words(error: &reqwest::Error) -> String {
     text
 }
 
-impl Stream for Events {
-    type Item = Result<EventLine, ClientError>;
+impl<T: DeserializeOwned> Stream for Lines<T> {
+    type Item = Result<T, ClientError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                let line = serde_json::from_slice(&line).map_err(|error| ClientError::Broken(error.to_string()));
+            let rest = self.buffer.get(self.read..).unwrap_or_default();
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = serde_json::from_slice(&rest[..end]).map_err(|error| ClientError::Broken(error.to_string()));
+                self.read += end + 1;
                 return Poll::Ready(Some(line));
             }
+            let read = std::mem::take(&mut self.read);
+            self.buffer.drain(..read);
             if self.buffer.len() > MAX_LINE {
                 self.buffer.clear();
                 return Poll::Ready(Some(Err(ClientError::Broken("a line without end".into()))));
@@ -345,8 +404,8 @@ impl Stream for Events {
     }
 }
 
-impl std::fmt::Debug for Events {
+impl<T> std::fmt::Debug for Lines<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Events").finish_non_exhaustive()
+        f.debug_struct("Lines").finish_non_exhaustive()
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod client;
 mod limited;
+pub mod logs;
 pub mod operator;
 pub mod server;
 pub mod types;

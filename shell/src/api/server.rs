@@ -22,6 +22,7 @@ use tokio::net::UnixListener;
 
 use super::{
     limited::{Limited, Limits},
+    logs,
     types::{
         AddressBody, EventLine, ExportBody, Id, Outcome, PeerBody, Peers, Problem, ProblemKind, Snapshot, Status, Why,
         parse_target,
@@ -173,6 +174,10 @@ pub fn router(node: Control) -> Router {
         .route("/v1/why", get(why))
         .route("/v1/events", get(events))
         .route("/v1/config", get(config))
+        .route("/v1/log", get(logs::log))
+        .route("/v1/sync", get(logs::sync))
+        .route("/v1/put", post(logs::put))
+        .route("/v1/put/lines", post(logs::put_lines).layer(axum::extract::DefaultBodyLimit::max(logs::MAX_LINES)))
         .route("/v1/connect", post(connect))
         .route("/v1/disconnect", post(disconnect))
         .route("/v1/pin", post(pin))

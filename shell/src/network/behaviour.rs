@@ -29,11 +29,16 @@ use super::{
     relay,
     settled::Settled,
     shelf::Shelf,
+    sync::Sync,
     twin::Twin,
 };
 
 /// How long records and memberships live in the hash table. The core announces them again at a quarter of it.
 const RECORD_LIFETIME: Duration = Duration::from_secs(2 * 3600);
+
+/// For others' addresses. The library gives an answer 10 s, of which the client's data may take some; this is enough for
+/// three packets of TCP.
+const PROBE_PATIENCE: Duration = Duration::from_secs(7);
 
 /// See the module.
 #[derive(NetworkBehaviour)]
@@ -47,8 +52,10 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
     pub(super) relay: Governed<relay::Client>,
+    pub(super) early: relay::Early,
     pub(super) relay_server: relay::Server,
     pub(super) reach: Reach,
+    pub(super) sync: Sync,
     pub(super) app: Governed<A>,
     /// The last fields: version 1 remembers each connection that it has a handler for, also if another field turns it
     /// away.
@@ -120,7 +127,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         key: &Keypair,
         settings: &NetworkSettings,
         routed: Routed,
-        (relay, relay_server): (relay::Client, relay::Server),
+        ((relay, early), relay_server): ((relay::Client, relay::Early), relay::Server),
         terms: Terms,
         app: A,
     ) -> Result<Self, NetworkError> {
@@ -158,12 +165,15 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             mdns: mdns.into(),
             twin: twin.into(),
             relay: Governed::new(relay, everything, Box::new(|_, _| false)),
+            early,
             relay_server,
             reach: Reach::default(),
+            sync: Sync::new(protocol("sync", &config.protocols.sync)?, terms.members.clone()),
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
             autonat_v2: Governed::new(
-                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet),
+                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet)
+                    .within(PROBE_PATIENCE),
                 everything,
                 Box::new(|_, _| false),
             ),

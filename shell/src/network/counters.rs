@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// | `knocks.`, `connections.` | inbound: `connections.knocks` in all, `knocks.failed`, `knocks.own` (we dialled ourselves) |
 /// | `copies.seen` | how often another machine with our identity was met |
 /// | `dials.` | `released`, `refused` and `without_address` (of behaviours), `to_ourselves`, `addresses_failed_before_success` (of dials that succeeded elsewhere) |
-/// | `probes.` | ours: `paid_bytes` (that servers wanted), `strays` (dial-backs that nobody waits for); for others: `asked`, `served`, `failed` (no answer of ours got through), `refused` (too often, or of an address where we don't dial), `bytes` (that we wanted) |
+/// | `probes.` | ours: `paid_bytes` (that servers wanted), `strays` (dial-backs that nobody waits for); for others: `asked`, `reached` and `not_reached` (dials), `served`, `failed` (no answer of ours got through), `refused` (too often, or of an address where we don't dial), `bytes` (that we wanted) |
 /// | `identify.`, `pings.` | `sent`, `pushed`, `unchanged`, `too_often` (not heeded); `unsupported` |
 /// | `kademlia.` | requests of others (`find_node`, `get_providers`, `get_record`, `add_provider`, `put_record`), `older_answers`, `addresses_pruned` (learnt by reaching a peer, not told to others), `other_queries` (its own, or dropped ones), `not_routed`, `modes` |
 /// | `punch.` | proposals of others that were dropped: `too_many_offers`, `unreadable_offers`, `unanswered_offers` |

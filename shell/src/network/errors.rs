@@ -266,6 +266,10 @@ fn of_denied(cause: &ConnectionDenied) -> DialError {
 }
 
 fn of_io(error: &io::Error) -> DialError {
+    // What a relay said comes through the encryption that waited for it.
+    if let Some(refused) = chain(error).find_map(|error| error.downcast_ref::<client::transport::Error>()) {
+        return of_circuit(refused);
+    }
     let mut at: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = at {
         if let Some(known) = known(error) {
@@ -331,9 +335,6 @@ fn known(error: &(dyn Error + 'static)) -> Option<DialError> {
             GuardError::Lookup => Some(DialError::Other(text(error))),
             GuardError::Transport(_) => None,
         };
-    }
-    if let Some(error) = error.downcast_ref::<client::transport::Error>() {
-        return Some(of_circuit(error));
     }
     if let Some(error) = error.downcast_ref::<dns::Error<GuardError>>() {
         return of_dns(error);

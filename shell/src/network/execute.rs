@@ -117,6 +117,13 @@ impl<A: NetworkBehaviour> Network<A> {
                 let pinned = self.configured_pins.contains(peer);
                 self.swarm.behaviour_mut().gate.pin(peer_to_libp2p(peer), pinned);
             }
+            Action::SetSync { with } => self.set_sync(*with),
+            Action::SyncExchange { connection, .. } => self.sync_exchange(id, *connection),
+            Action::SyncAnnounce { connection, heads, .. } => self.sync_announce(id, *connection, heads),
+            Action::SyncFetch { connection, log, epoch, since, limit, .. } => {
+                self.sync_fetch(id, *connection, (*log, *epoch), *since, *limit);
+            }
+            Action::SyncCancel { sync, .. } => self.sync_cancel(*sync),
             Action::Answer { .. } | Action::Tell(_) => {}
         }
         self.wake();

@@ -27,6 +27,7 @@ mod relay;
 mod repeats;
 mod settled;
 mod shelf;
+mod sync;
 mod translate;
 mod transport;
 mod twin;
@@ -61,6 +62,7 @@ pub use counters::Counters;
 use crate::{
     driver::{Happened, World},
     port_mapping::PortMapping,
+    sync::Logs,
 };
 use behaviour::{Behaviour, NetworkKeys, Routed};
 use guard::{Opening, Openings};
@@ -68,7 +70,7 @@ use kademlia::Query;
 use members::{Members, Services};
 use punch::Punches;
 use reach::{quota::Quota, serving::Terms};
-use relay::{Client, Reservations};
+use relay::{Client, Early, Reservations};
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -153,6 +155,7 @@ pub struct Network<A: NetworkBehaviour> {
     members: Members,
     services: Services,
     ports: PortMapping,
+    logs: Option<Logs>,
     counters: Counters,
     out: VecDeque<Happened<A::ToSwarm>>,
     waker: Option<Waker>,
@@ -273,7 +276,7 @@ impl<A: NetworkBehaviour> Network<A> {
         settings: NetworkSettings,
         executor: impl Executor + Send + 'static,
         transport: Boxed<(PeerId, StreamMuxerBox)>,
-        relay: Client,
+        relay: (Client, Early),
         open: Openings,
         app: A,
     ) -> Result<Self, NetworkError> {
@@ -300,6 +303,7 @@ impl<A: NetworkBehaviour> Network<A> {
             members,
             services,
             ports: PortMapping::default(),
+            logs: None,
             counters: Counters::default(),
             out: VecDeque::new(),
             waker: None,
@@ -391,6 +395,11 @@ impl<A: NetworkBehaviour> Stream for Network<A> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         while let Poll::Ready(Some(event)) = self.ports.poll_next_unpin(cx) {
             self.out.push_back(Happened::Core(event));
+        }
+        if self.out.is_empty()
+            && let Some(Poll::Ready(event)) = self.logs.as_ref().map(|logs| logs.poll_event(cx))
+        {
+            return Poll::Ready(Some(Happened::Core(event)));
         }
         for _ in 0..FAIR {
             if let Some(happened) = self.out.pop_front() {

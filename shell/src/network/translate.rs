@@ -109,7 +109,7 @@ impl<A: NetworkBehaviour> Network<A> {
 
     fn on_behaviour(&mut self, event: BehaviourEvent<A>) {
         match event {
-            BehaviourEvent::Gate(never) => match never {},
+            BehaviourEvent::Gate(never) | BehaviourEvent::Early(never) => match never {},
             BehaviourEvent::Identify(said) => {
                 if let Some(event) = self.on_said(Asker::Identify, said) {
                     self.on_identify(event);
@@ -148,6 +148,7 @@ impl<A: NetworkBehaviour> Network<A> {
             BehaviourEvent::Punch(said) => self.on_punch(said),
             BehaviourEvent::Twin(at) => self.on_copy(&at),
             BehaviourEvent::Reach(told) => self.on_probe(told),
+            BehaviourEvent::Sync(said) => self.on_sync(said),
             BehaviourEvent::App(said) => {
                 if let Some(event) = self.on_said(Asker::Application, said) {
                     self.out.push_back(Happened::App(event));

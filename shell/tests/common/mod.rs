@@ -166,6 +166,7 @@ pub(crate) fn setup(config: Config) -> Setup {
         inputs: stream::iter([Event::StoreLoaded { peers: vec![], last: true }]).boxed(),
         store: None,
         recorder: None,
+        logs: None,
         metrics: false,
         finish: async {}.boxed(),
     }

@@ -18,11 +18,12 @@ use libp2p::{
 };
 
 use crate::{
-    harness::{Peer, in_memory},
+    harness::{Peer, failed, in_memory},
     reservations::{ask, ended, through},
 };
 
-/// Reads one message of the relay protocol, and answers with any bytes.
+/// Reads one message of the relay protocol, with what a request for a circuit is followed by at once, and answers with
+/// any bytes.
 #[derive(Clone, Default)]
 struct Raw;
 
@@ -40,6 +41,11 @@ impl request_response::Codec for Raw {
         io.read_exact(&mut length).await?;
         let mut message = vec![0; length[0].into()];
         io.read_exact(&mut message).await?;
+        if message.starts_with(CONNECT) {
+            let mut early = [0; 64];
+            let count = io.read(&mut early).await?;
+            message.extend(&early[..count]);
+        }
         Ok(message)
     }
 
@@ -152,6 +158,8 @@ async fn asking() -> (Liar, Peer, CommandId) {
 }
 
 const OK: u64 = 100;
+/// How a request for a circuit begins.
+const CONNECT: &[u8] = &[1 << 3, 1];
 
 /// A status message, with its length in front.
 fn status(code: u64, place: Option<(u64, &[Multiaddr])>) -> Vec<u8> {
@@ -201,6 +209,36 @@ fn reserved(event: &Event) -> Option<CommandId> {
     match event {
         Event::Reserved { reservation, .. } => Some(*reservation),
         _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_circuits_first_words_follow_the_request_and_each_answer_has_its_word() {
+    let nonsense = "the relay's answer makes no sense";
+    for (answer, word) in [
+        (status(201, None), "the relay has no room for another circuit"),
+        (status(202, None), "the relay refuses to relay to the peer"),
+        (status(203, None), "the relay can't get through to the peer"),
+        (status(204, None), "the peer has no place at the relay"),
+        (status(200, None), nonsense),
+        (b"\x04\x08\x01\x28\x64".to_vec(), nonsense),
+        (b"\x02\x08\x02".to_vec(), nonsense),
+        (b"\x05hello".to_vec(), nonsense),
+        (vec![0xff; 64], nonsense),
+        // A yes, and then something that is no peer.
+        ([status(OK, None), b"\x05hello".to_vec()].concat(), "the handshake failed"),
+    ] {
+        let mut liar = Liar::new().await;
+        let mut a = in_memory();
+        let (relay, at) = (liar.id(), liar.address.clone());
+        a.dial(relay, std::slice::from_ref(&at));
+        wait(&mut liar, &mut a, "the connection", |event| matches!(event, Event::Connected { .. }).then_some(())).await;
+        let nobody = ids::peer_to_core(libp2p::PeerId::random());
+        let dial = a.dial(nobody, &[through(&relay, &at)]);
+        asked(&mut liar, &mut a).await;
+        liar.answer(answer.clone());
+        let (_, error) = wait(&mut liar, &mut a, "the failure", failed(dial)).await;
+        assert_eq!(error.to_string(), word, "{answer:?}");
     }
 }
 

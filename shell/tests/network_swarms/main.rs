@@ -15,6 +15,8 @@ mod hostile_peers;
 mod hostile_relays;
 mod introductions_and_pings;
 mod listening;
+mod logs;
+mod logs_of_rogues;
 mod probes_for_others;
 mod probes_of_ours;
 mod punching;

@@ -14,6 +14,8 @@
 //! | `Probe` | one of `Probed`, `Refused` |
 //! | `Reserve` | any number of `Reserved` and `ReservedAt`, then at most one `ReservationEnded`, which is the last |
 //! | `Punch` | at most one `PunchAnswered`, then one of `Connected` (with it as origin), `PunchFailed`, `Refused` |
+//! | `SyncExchange`, `SyncAnnounce` | any number of `SyncTold`, the last one marked so; or `SyncFailed`, `Refused` |
+//! | `SyncFetch` | one of `SyncFetched`, `SyncFailed`, `Refused` |
 //! | `AnswerPunch` | one of `Connected` (with it as origin), `PunchFailed`, `Refused` |
 //!
 //! A connection begins with `Connected`, under a number that is higher than all before, and ends with `Disconnected`;
@@ -45,6 +47,8 @@ enum Expected {
         answered: bool,
     },
     AnswerPunch,
+    Exchange,
+    Fetch,
     /// Nothing more may come.
     Done,
 }
@@ -107,6 +111,13 @@ impl Grammar {
                 Ok(())
             }
             Event::PunchFailed { punch, .. } => self.end(*punch, &PUNCHES, "PunchFailed"),
+            Event::SyncTold { sync: None, connection, .. } => self.on(*connection, "SyncTold").map(|_| ()),
+            Event::SyncTold { sync: Some(sync), last: false, .. } => {
+                self.amid(*sync, &[Expected::Exchange], "SyncTold")
+            }
+            Event::SyncTold { sync: Some(sync), last: true, .. } => self.end(*sync, &[Expected::Exchange], "SyncTold"),
+            Event::SyncFetched { fetch, .. } => self.end(*fetch, &[Expected::Fetch], "SyncFetched"),
+            Event::SyncFailed { sync, .. } => self.end(*sync, &[Expected::Exchange, Expected::Fetch], "SyncFailed"),
             Event::DialHeld { held, .. } => match self.held.insert(*held, false) {
                 None => Ok(()),
                 Some(_) => wrong(format!("{held} is held twice")),
@@ -143,6 +154,8 @@ impl Grammar {
             | Event::Gateway { .. }
             | Event::PortMapped { .. }
             | Event::PortUnmapped { .. }
+            | Event::SyncHeads { .. }
+            | Event::SyncPressure { .. }
             | Event::Routed { .. } => Ok(()),
         }
     }
@@ -171,6 +184,10 @@ impl Grammar {
             Expected::Reserve
         } else if let Action::Punch { .. } = command.action {
             Expected::Punch { answered: false }
+        } else if let Action::SyncExchange { .. } | Action::SyncAnnounce { .. } = command.action {
+            Expected::Exchange
+        } else if let Action::SyncFetch { .. } = command.action {
+            Expected::Fetch
         } else if let Action::AnswerPunch { .. } = command.action {
             Expected::AnswerPunch
         } else {

@@ -3,7 +3,7 @@
 //!
 //! | | invariant | where |
 //! |---|---|---|
-//! | 1 | nothing panics | a panic ends the run, and its seed is named |
+//! | 1 | nothing panics | a panic ends the run and is a finding |
 //! | 2 | no deadline is forgotten, none lies in the past, nothing spins | each step, each minute |
 //! | 3 | sizes within settings | each minute |
 //! | 4 | dials within budget | each step |
@@ -14,7 +14,7 @@
 //! | 9 | nothing protected is trimmed | each step |
 //! | 10 | wanted relays are held, or the view says why not | each minute |
 //! | 11 | every id is answered or times out | each minute |
-//! | 12 | who can meet, meets | the scenario's end |
+//! | 12 | who can meet, meets | the scenario's end; if it says within which time, so long after the last fault is over |
 //! | 13 | every request is answered in time | each minute |
 
 mod grammar;
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Something that must not be.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Finding {
     /// When, in nanoseconds.
     pub at: Moment,
@@ -225,6 +225,11 @@ impl Watch {
             | Action::AnswerPunch { .. }
             | Action::RefusePunch { .. }
             | Action::CancelPunch { .. }
+            | Action::SetSync { .. }
+            | Action::SyncExchange { .. }
+            | Action::SyncAnnounce { .. }
+            | Action::SyncFetch { .. }
+            | Action::SyncCancel { .. }
             | Action::MapPort { .. }
             | Action::UnmapPort { .. }
             | Action::SetServices { .. }
@@ -327,7 +332,8 @@ impl Watch {
             return Some((3, format!("{} peers connected, {most} allowed", whole.connected)));
         }
         let held = whole.relays.iter().filter(|relay| relay.held_since.is_some()).count() as u32;
-        let said = whole.relays.iter().any(|relay| relay.last_error.is_some() || relay.retry_at.is_some());
+        let said =
+            whole.relays.iter().any(|relay| relay.asked || relay.last_error.is_some() || relay.retry_at.is_some());
         let known = whole.relays.iter().any(|relay| relay.held_since.is_none());
         if held < whole.relays_wanted && known && !said && machine.started + 300 * SECOND < now {
             return Some((10, format!("{held} of {} relays are held, and nothing says why", whole.relays_wanted)));

@@ -14,6 +14,8 @@ pub enum Purpose {
     Faults = 5,
     /// Node's own seeds.
     Seeds = 6,
+    /// Settings that are drawn in sweeps.
+    Swarm = 7,
 }
 
 /// A stream of random numbers. The n-th number of a stream is a function of seed, node, purpose and n alone.

@@ -55,6 +55,11 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// All values, in the order of their places.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|(_, value)| value.as_ref())
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.places.len() - self.free.len()

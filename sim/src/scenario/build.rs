@@ -6,17 +6,17 @@ use std::{
     time::Duration,
 };
 
-use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Transport};
+use kinfolk_core::{Address, Config, PeerAddress, PinnedPeer, Service, Transport};
 use toml::Spanned;
 
 use super::{
-    faults::{Step, Undo},
+    faults::{Drawn, Step, Undo},
     file::{Mix, NodeRole, Scenario, kind_of},
 };
 use crate::{
     engine::{Dice, Moment, Purpose, SECOND},
     internet::{FirewallKind, HostId, INTERNET, Internet, NatKind, RouterId, SegmentId, Site, SiteId, Weather},
-    swarm::{Setup, World, peer_id},
+    swarm::{Setup, World, Writing, peer_id},
 };
 
 /// A home or server of a world.
@@ -46,6 +46,8 @@ pub struct Plan {
     pub(super) regions: Vec<String>,
     pub(super) scenario: Scenario,
     pub(super) new_addresses: u32,
+    /// What was drawn of the faults that come at random.
+    pub drawn: Vec<Drawn>,
 }
 
 /// Where providers' customers, servers and shared addresses are on the internet.
@@ -126,8 +128,16 @@ impl<'a> Builder<'a> {
         self.settle_who_knows_whom();
         let families = self.families();
         let mut world = World::new(self.seed, self.net, scenario.unix_time);
+        #[cfg(feature = "museum")]
+        if let Some(plant) = scenario.plant {
+            world.plant(plant);
+        }
         for setup in self.setups {
             world.add(setup);
+        }
+        if let Some(logs) = &scenario.logs {
+            let until = nanos(logs.until.unwrap_or(scenario.duration / 10 * 8));
+            world.keep_logs(Writing { every: nanos(logs.every), until, entries: logs.entries });
         }
         for members in families.values() {
             for (at, a) in members.iter().enumerate() {
@@ -152,6 +162,7 @@ impl<'a> Builder<'a> {
             regions: self.regions,
             scenario: scenario.clone(),
             new_addresses: 0,
+            drawn: vec![],
         };
         plan.lay_out(&mut Dice::new(self.seed, u32::MAX, Purpose::Faults));
         plan
@@ -254,7 +265,10 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn setup(&mut self, config: Config, clock_offset: i64, drift: i32) {
+    fn setup(&mut self, mut config: Config, clock_offset: i64, drift: i32) {
+        if self.scenario.logs.is_some() {
+            config.sync.with = Service::Anyone;
+        }
         #[expect(clippy::expect_used, reason = "presets are valid")]
         let config = config.validate().expect("a preset");
         let slack = nanos(self.scenario.weather.wake_slack);

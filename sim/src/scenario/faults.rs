@@ -1,8 +1,8 @@
 //! What happens to a world while it runs: starts, faults, and their ends.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use kinfolk_core::Scope;
+use kinfolk_core::{Ask, PeerAddress, Scope};
 
 use super::{
     build::{Place, Plan, nanos},
@@ -11,14 +11,24 @@ use super::{
 use crate::{
     engine::{Dice, Moment, SECOND},
     internet::{HostId, Reach, SiteId},
-    swarm::End,
+    swarm::{End, peer_id},
+    words,
 };
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Start(HostId),
-    Fault { kind: FaultKind, who: Target, to: Target, lasts: Option<u64> },
+    /// A node's user asks for another, or for somebody whom nobody knows.
+    Ask(HostId, Option<HostId>),
+    /// Whether everybody is where they should be by now.
+    Judge,
+    Fault {
+        kind: FaultKind,
+        who: Target,
+        to: Target,
+        lasts: Option<u64>,
+    },
     Undo(Undo),
 }
 
@@ -48,7 +58,33 @@ pub(super) enum Target {
     Places(Vec<usize>, Option<usize>),
 }
 
+/// A fault that was drawn at random, as a fixed one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Drawn {
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub kind: FaultKind,
+    /// To whom.
+    pub who: String,
+    /// How long, in nanoseconds.
+    pub lasts: u64,
+}
+
 const REBOOT: u64 = 30 * SECOND;
+/// A number that no machine has.
+const NOBODY: HostId = 0xffff_fff0;
+
+impl Step {
+    /// When it is over, if ever: what lasts is how things are from then on.
+    fn over(&self, at: Moment) -> Moment {
+        match self {
+            Self::Fault { kind: FaultKind::RouterReboot, lasts: None, .. } => at + REBOOT,
+            Self::Fault { lasts, .. } => at.saturating_add(lasts.unwrap_or(0)),
+            Self::Start(_) | Self::Ask(..) | Self::Judge | Self::Undo(_) => at,
+        }
+    }
+}
 
 impl Plan {
     /// Writes down everything that will happen.
@@ -82,9 +118,24 @@ impl Plan {
                     }
                     let who = Target::Places(vec![place], node);
                     let kind = *fault.what.get_ref();
+                    let name = &self.places[place].name;
+                    let name = node.map_or(name.clone(), |node| format!("{name}/{}", node + 1));
+                    self.drawn.push(Drawn { at, kind, who: name, lasts });
                     steps.push((at, Step::Fault { kind, who, to: Target::Nobody, lasts: Some(lasts) }));
                     at += lasts;
                 }
+            }
+        }
+        let healed = steps.iter().map(|(at, step)| step.over(*at)).max().unwrap_or(0);
+        for ask in &self.scenario.asks {
+            let who = self.one(ask.who.get_ref());
+            let to = ask.to.as_ref().and_then(|to| self.one(to.get_ref()));
+            steps.extend(who.map(|who| (nanos(ask.at), Step::Ask(who, to))));
+        }
+        if let Some(within) = self.scenario.expect.within {
+            let at = healed.saturating_add(nanos(within));
+            if at < self.end {
+                steps.push((at, Step::Judge));
             }
         }
         // Ties are broken by the order in the file.
@@ -134,8 +185,73 @@ impl Plan {
         Target::Places(places, node.map(|node| node - 1))
     }
 
+    /// The first node of a name.
+    fn one(&self, name: &str) -> Option<HostId> {
+        let Target::Places(places, node) = self.target(name) else { return None };
+        self.places.get(*places.first()?)?.nodes.get(node.unwrap_or(0)).copied()
+    }
+
+    /// The first node of a name, if there is one.
+    pub fn node(&self, name: &str) -> Option<HostId> {
+        self.one(name)
+    }
+
+    /// What the scenario did to these nodes by now, in words: when, and what.
+    pub fn troubles(&self, nodes: &[HostId]) -> Vec<(Moment, String)> {
+        let concerns = |target: &Target| match target {
+            Target::Nobody => false,
+            Target::Region(_) | Target::Isp(_) => true,
+            Target::Places(places, node) => places.iter().any(|at| {
+                let of = &self.places[*at].nodes;
+                let picked = node.and_then(|node| of.get(node));
+                picked.map_or(of.iter().any(|one| nodes.contains(one)), |one| nodes.contains(one))
+                    // Servers concern everyone.
+                    || self.places[*at].router.is_none()
+            }),
+        };
+        let mut told = vec![];
+        for (at, step) in self.steps.iter().filter(|(at, _)| *at <= self.world.now()) {
+            let Step::Fault { kind, who, to, lasts } = step else { continue };
+            if !concerns(who) && !concerns(to) && *kind != FaultKind::DnsDown {
+                continue;
+            }
+            let mut text = kind.name();
+            if *who != Target::Nobody {
+                text = format!("{text} {}", self.said(who));
+            }
+            if *to != Target::Nobody {
+                text = format!("{text} to {}", self.said(to));
+            }
+            if let Some(lasts) = lasts {
+                text = format!("{text}, for {}", words::span(std::time::Duration::from_nanos(*lasts)));
+            }
+            told.push((*at, text));
+        }
+        told.sort();
+        told
+    }
+
+    fn said(&self, target: &Target) -> String {
+        match target {
+            Target::Nobody => String::new(),
+            Target::Region(at) => self.regions[usize::from(*at)].clone(),
+            Target::Isp(at) => self.isps[*at].clone(),
+            Target::Places(places, node) => {
+                let first = places.first().map_or("", |at| &self.places[*at].name);
+                let all = places.first().map_or("", |at| &self.places[*at].base);
+                let name = if places.len() == 1 { first } else { all };
+                node.map_or(name.to_owned(), |node| format!("{name}/{}", node + 1))
+            }
+        }
+    }
+
     fn apply(&mut self, step: &Step) {
         match step {
+            Step::Ask(who, to) => {
+                let peer = peer_id(to.unwrap_or(NOBODY));
+                self.world.ask(*who, Ask::Connect(PeerAddress { peer: Some(peer), address: None }));
+            }
+            Step::Judge => self.judge(),
             Step::Start(node) => self.world.start(*node),
             Step::Undo(undo) => self.undo(undo),
             Step::Fault { kind, who, to, lasts } => self.fault(*kind, who, to, *lasts),
@@ -331,9 +447,37 @@ impl Plan {
                 }
             }
         }
+        if expect.same_logs {
+            found.extend(self.unlike_logs());
+        }
         for what in found {
             self.world.find(None, 12, what);
         }
+    }
+}
+
+impl Plan {
+    /// Which running nodes lack entries that another one has.
+    fn unlike_logs(&self) -> Vec<String> {
+        let machines = || (0..).zip(self.world.machines()).filter(|(_, machine)| machine.on && !machine.asleep);
+        let mut most = BTreeMap::new();
+        for (node, _) in machines() {
+            for (log, head) in self.world.heads(node) {
+                let known = most.entry(*log).or_insert(*head);
+                if head.reach() > known.reach() {
+                    *known = *head;
+                }
+            }
+        }
+        let mut found = vec![];
+        for (node, _) in machines() {
+            let here = self.world.heads(node);
+            let lacks = most.iter().filter(|(log, head)| here.get(*log) != Some(*head)).count();
+            if lacks > 0 {
+                found.push(format!("{} lacks entries of {lacks} of {} logs", self.node_name(node), most.len()));
+            }
+        }
+        found
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use kinfolk_core::Role;
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use toml::Spanned;
 
 use crate::{internet::NatKind, words};
@@ -12,6 +12,12 @@ use crate::{internet::NatKind, words};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Scenario {
+    /// The file that it comes from, or its name if it is part of the program.
+    #[serde(skip)]
+    pub file: String,
+    /// All of it, as it was read.
+    #[serde(skip)]
+    pub text: String,
     /// What it is called.
     pub name: String,
     /// What it shows.
@@ -29,6 +35,8 @@ pub struct Scenario {
     /// The first servers start by then, in their order.
     #[serde(default)]
     pub weather: Weather,
+    /// What is written into logs, and replicated. Without it, nobody keeps any.
+    pub logs: Option<Logs>,
     /// Where things are.
     #[serde(default, rename = "region")]
     pub regions: Vec<Region>,
@@ -50,9 +58,28 @@ pub struct Scenario {
     /// What goes wrong at random.
     #[serde(default, rename = "random-fault")]
     pub random_faults: Vec<RandomFault>,
+    /// What users ask.
+    #[serde(default, rename = "ask")]
+    pub asks: Vec<UserAsk>,
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,
+    /// A bug that is planted into all nodes.
+    #[cfg(feature = "museum")]
+    pub plant: Option<crate::swarm::Plant>,
+}
+
+/// A user asks a node for a connection.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct UserAsk {
+    /// When.
+    #[serde(deserialize_with = "span")]
+    pub at: Duration,
+    /// Which node: a server, or a home's (`home/2`).
+    pub who: Spanned<String>,
+    /// To which node; somebody whom nobody knows if not said.
+    pub to: Option<Spanned<String>>,
 }
 
 /// What the ways do at random, everywhere alike.
@@ -73,6 +100,21 @@ pub struct Weather {
     /// Wakes of nodes come up to this much late.
     #[serde(deserialize_with = "span")]
     pub wake_slack: Duration,
+}
+
+/// Every node has a log, writes into it, and exchanges logs with everybody.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Logs {
+    /// The mean time between two times at which a node writes.
+    #[serde(deserialize_with = "span")]
+    pub every: Duration,
+    /// How many entries it writes then.
+    #[serde(default = "single")]
+    pub entries: u32,
+    /// Nobody writes after this; 80 % of the duration if not said.
+    #[serde(default, deserialize_with = "maybe_span")]
+    pub until: Option<Duration>,
 }
 
 /// A part of the earth.
@@ -217,7 +259,7 @@ pub struct RandomFault {
 }
 
 /// What can go wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
     /// The router forgets its mappings and is away for `for` (30 s).
@@ -258,6 +300,11 @@ pub struct Expect {
     pub families: Meet,
     /// Whether every running node has a connection.
     pub nobody_alone: bool,
+    /// All of it holds so long after the last fault is over already, not only at the end.
+    #[serde(deserialize_with = "maybe_span")]
+    pub within: Option<Duration>,
+    /// Whether all running nodes have the same entries.
+    pub same_logs: bool,
 }
 
 /// How nodes that belong together are connected.
@@ -412,6 +459,14 @@ impl Scenario {
                 return Err((fault.what.span(), "this comes after the scenario's end".to_owned()));
             }
         }
+        for ask in &self.asks {
+            for who in [Some(&ask.who), ask.to.as_ref()].into_iter().flatten() {
+                self.fits(who, &["server", "node"], names)?;
+            }
+            if ask.at > self.duration {
+                return Err((ask.who.span(), "this comes after the scenario's end".to_owned()));
+            }
+        }
         for fault in &self.random_faults {
             let kind = *fault.what.get_ref();
             if kind.has_two() || kind == FaultKind::IspDown || kind == FaultKind::DnsDown {
@@ -474,6 +529,12 @@ impl FaultKind {
             }
             Self::DnsDown => &[],
         }
+    }
+
+    /// Its name in the file.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok();
+        name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
     }
 
     const fn has_two(self) -> bool {

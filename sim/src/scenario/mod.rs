@@ -8,17 +8,19 @@ mod faults;
 mod file;
 
 pub use build::Plan;
-pub use file::{Expect, Meet, Scenario};
+pub use faults::Drawn;
+pub use file::{Expect, FaultKind, Meet, Scenario};
 
 use std::{fmt, fs, path::Path};
 
 /// The scenarios that are part of the program: name and text.
-pub const BUILT_IN: [(&str, &str); 7] = [
+pub const BUILT_IN: [(&str, &str); 8] = [
     ("lan-of-five", include_str!("../../scenarios/lan-of-five.toml")),
     ("two-homes-and-a-server", include_str!("../../scenarios/two-homes-and-a-server.toml")),
     ("family-of-eight", include_str!("../../scenarios/family-of-eight.toml")),
     ("a-day", include_str!("../../scenarios/a-day.toml")),
     ("thousand-with-churn", include_str!("../../scenarios/thousand-with-churn.toml")),
+    ("logs-of-fifty", include_str!("../../scenarios/logs-of-fifty.toml")),
     ("cold-start", include_str!("../../scenarios/cold-start.toml")),
     ("flash-crowd", include_str!("../../scenarios/flash-crowd.toml")),
 ];
@@ -72,9 +74,10 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, ScenarioError> {
         line: span.map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
         problem,
     };
-    let scenario: Scenario =
+    let mut scenario: Scenario =
         toml::from_str(text).map_err(|error| fail(error.span(), error.message().trim().to_owned()))?;
     scenario.check().map_err(|(span, problem)| fail(Some(span), problem))?;
+    (scenario.file, scenario.text) = (file.to_owned(), text.to_owned());
     Ok(scenario)
 }
 

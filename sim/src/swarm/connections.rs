@@ -50,13 +50,19 @@ pub(super) struct Side {
 /// What is told over a connection.
 pub(super) enum Body {
     /// The listening side's handshake is done.
-    Established { origin: Origin, took: Duration },
+    Established {
+        origin: Origin,
+        took: Duration,
+    },
     /// The other side closes.
     Close,
     /// The other side tells of changes.
     Push,
     /// About a punch: which step of it.
     Punch(Key, u8),
+    /// About logs.
+    LogQuestion(CommandId, super::logs::Question),
+    LogReply(CommandId, super::logs::Reply),
     /// Ask a relay for a place.
     Reserve(CommandId),
     /// The relay's answer.
@@ -141,7 +147,7 @@ impl World {
             (None, Transport::Quic) => "direct-quic",
             (None, Transport::Tcp) => "direct-tcp",
         };
-        *self.counts.connections.entry(kind).or_default() += 1;
+        *self.counts.connections.entry(kind.into()).or_default() += 1;
         self.counts.bytes += 5_000;
         let key = self.conns.insert(Conn { ends, transport, via, rtt, since: self.now });
         self.open_end(key, 0, address, origins[0], took);
@@ -269,6 +275,8 @@ impl World {
             Body::Close => self.end_side(conn, to, CloseCause::Remote),
             Body::Push => self.introduce(conn, to),
             Body::Punch(punch, stage) => self.punch_message(punch, stage, conn),
+            Body::LogQuestion(command, question) => self.log_question(conn, to, command, question),
+            Body::LogReply(command, reply) => self.log_reply(conn, to, command, reply),
             Body::Reserve(command) => self.reserve_asked(conn, command),
             Body::ReserveAnswer(command, answer) => self.reserve_answered(conn, command, answer),
             Body::Circuit(dial, at) => self.circuit_asked(conn, dial, at),
@@ -535,6 +543,7 @@ impl World {
         if let Ok(at) = conns.binary_search_by_key(&number, |(number, _)| *number) {
             conns.remove(at);
         }
+        self.logs_on(node, number);
     }
 
     /// Both ends are gone: nothing more comes of it. Messages on their way find nothing.

@@ -92,6 +92,11 @@ impl World {
             Action::Forget { peer } => {
                 self.machines[node as usize].store.remove(peer);
             }
+            Action::SetSync { with } => self.machines[node as usize].logs.with = *with,
+            Action::SyncExchange { .. } | Action::SyncAnnounce { .. } | Action::SyncFetch { .. } => {
+                self.sync(node, command);
+            }
+            Action::SyncCancel { sync, .. } => self.cancel_sync(node, *sync),
             Action::Answer { .. } | Action::Tell(_) => {}
         }
     }

@@ -89,6 +89,9 @@ pub struct Machine {
     pub(super) leases: Vec<super::ports::Lease>,
     pub(super) punches: Vec<Key>,
     pub(super) probes: Vec<Key>,
+    pub(super) logs: super::logs::Logs,
+    /// Whether it exchanges logs.
+    pub(super) keeps_logs: bool,
     /// What survives a restart.
     pub(super) store: BTreeMap<PeerId, StoredPeer>,
 }
@@ -154,6 +157,8 @@ impl Machine {
             leases: Vec::new(),
             punches: Vec::new(),
             probes: Vec::new(),
+            logs: super::logs::Logs::default(),
+            keeps_logs: false,
             store: BTreeMap::new(),
         }
     }
@@ -228,6 +233,9 @@ impl Machine {
             .map(str::to_owned)
             .collect();
         protocols.push(names.punch.clone());
+        if self.keeps_logs {
+            protocols.push(names.sync.clone());
+        }
         if self.server {
             protocols.push(names.kademlia.clone());
         }
@@ -275,7 +283,11 @@ impl World {
             interfaces,
         };
         if machine.recorded {
-            self.recordings.insert(node, Recording::empty(&started));
+            let lives = self.recordings.entry(node).or_default();
+            if lives.len() == super::MAX_LIVES {
+                lives.remove(0);
+            }
+            lives.push(super::Life { began: self.now, recording: Recording::empty(&started) });
         }
         let stored: Vec<StoredPeer> = machine.store.values().cloned().collect();
         self.watch.started(self.now, node);
@@ -288,6 +300,7 @@ impl World {
             self.say(at, node, Event::StoreLoaded { peers: frame.to_vec(), last: number == last });
             at += MILLI;
         }
+        self.logs_started(node, at + MILLI);
         self.queue.push(at + 5 * MILLI, node, What::WallClock);
         self.join_lan(node);
     }
@@ -310,6 +323,7 @@ impl World {
         for key in std::mem::take(&mut self.machines[node as usize].queries) {
             self.queries.remove(key);
         }
+        self.logs_stopped(node);
         self.leave_lan(node);
         self.relay_gone(node);
         let machine = &mut self.machines[node as usize];
@@ -341,6 +355,7 @@ impl World {
     /// Forgets what a machine's program has stored.
     pub fn wipe(&mut self, node: u32) {
         self.machines[node as usize].store.clear();
+        self.logs_lost(node);
     }
 
     /// Suspends a machine: it hears and does nothing, and its clock goes on.

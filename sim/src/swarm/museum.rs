@@ -9,7 +9,8 @@ use super::World;
 use crate::engine::{Key, SECOND};
 
 /// A bug.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Plant {
     /// Something is walked in the order of a hash map with a random seed.
     HashOrder,

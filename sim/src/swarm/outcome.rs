@@ -1,6 +1,6 @@
 //! What a run comes to for people: when they met, how, and how long they were alone.
 
-use kinfolk_core::{Action, Command, Health, Notice, Path, PeerId};
+use kinfolk_core::{Action, Command, Health, Notice, Path as Way, PeerId, Transport};
 use rustc_hash::FxHashMap;
 
 use super::World;
@@ -20,6 +20,17 @@ pub struct Pair {
     /// How long they were connected through relays only, in all.
     pub relayed: u64,
     relayed_since: Option<Moment>,
+}
+
+/// By which path two are connected.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Path {
+    /// Directly, by QUIC.
+    Quic = 0,
+    /// Directly, by TCP.
+    Tcp = 1,
+    /// Through a relay.
+    Relayed = 2,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +55,19 @@ impl World {
     /// What became of those that belong together.
     pub fn pairs(&self) -> &[Pair] {
         &self.outcome.pairs
+    }
+
+    /// Who is connected with whom now, as both see it, and by which paths.
+    pub fn links(&self) -> impl Iterator<Item = (u32, u32, Path)> {
+        self.conns.values().filter(|conn| conn.is_whole()).map(|conn| {
+            let [a, b] = [conn.ends[0].node, conn.ends[1].node];
+            let path = match (&conn.via, conn.transport) {
+                (Some(_), _) => Path::Relayed,
+                (None, Transport::Quic) => Path::Quic,
+                (None, Transport::Tcp) => Path::Tcp,
+            };
+            (a.min(b), a.max(b), path)
+        })
     }
 
     /// How long nodes knew of others and had no connection, in all, in nanoseconds.
@@ -76,7 +100,7 @@ impl World {
         *since = (health == Health::Isolated).then_some(now);
     }
 
-    fn note_path(&mut self, node: u32, peer: &PeerId, path: Option<Path>) {
+    fn note_path(&mut self, node: u32, peer: &PeerId, path: Option<Way>) {
         let Some(other) = self.index(peer) else { return };
         let Some(at) = self.outcome.by_nodes.get(&(node.min(other), node.max(other))) else { return };
         let now = self.now;
@@ -87,11 +111,11 @@ impl World {
         }
         match path {
             None => {}
-            Some(Path::Relayed { .. }) => {
+            Some(Way::Relayed { .. }) => {
                 pair.first.get_or_insert(now - since);
                 pair.relayed_since = Some(now);
             }
-            Some(Path::Local { .. } | Path::Direct { .. }) => {
+            Some(Way::Local { .. } | Way::Direct { .. }) => {
                 pair.first.get_or_insert(now - since);
                 pair.direct.get_or_insert(now - since);
             }

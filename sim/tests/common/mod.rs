@@ -6,9 +6,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use kinfolk_core::{
     Action, Address, Ask, Asker, CircuitLimit, CloseCause, Command, CommandId, Config, ConnectionId, DialError,
-    Direction, Event, HeldId, Identity, Interfaces, ListenError, ListenerId, Mapping, Notice, OfferId, Origin,
-    PeerAddress, PeerId, PingError, Prefix, ProbeVerdict, PunchError, Query, Reason, Refusal, RequestId, ReserveError,
-    Source, Started, StoredAddress, StoredPeer, Time, Transport,
+    Direction, EntryHash, Event, Head, HeldId, Identity, Interfaces, ListenError, ListenerId, LogHead, Mapping, Notice,
+    OfferId, Origin, PeerAddress, PeerId, PingError, Prefix, ProbeVerdict, PunchError, Query, Reason, Refusal,
+    RequestId, ReserveError, Source, Started, StoredAddress, StoredPeer, SyncError, Time, Told, Transport,
     trace::{Frame, Header, SegmentReason},
 };
 use kinfolk_sim::record::Recording;
@@ -142,6 +142,23 @@ pub fn events() -> Vec<Event> {
         Event::QueryFound { query: CommandId(8), peers: vec![(peer(2), vec![home]), (peer(3), many)], cut: 3 },
         Event::QueryEnded { query: CommandId(8), successes: 3, failures: 1 },
         Event::Refused { command: CommandId(8), refusal: Refusal::NobodyToAsk },
+    ]
+}
+
+/// Those that are about logs.
+pub fn log_events() -> Vec<Event> {
+    let head = Head { epoch: 0, position: 41, hash: EntryHash([7; 32]) };
+    let heads = vec![LogHead { log: peer(2), head }, LogHead { log: peer(3), head: Head { epoch: 2, ..head } }];
+    let (connection, command) = (ConnectionId(4), CommandId(9));
+    let told = |sync, told, last| Event::SyncTold { peer: peer(2), connection, sync, told, last };
+    vec![
+        Event::SyncHeads { heads: heads.clone(), last: false },
+        told(None, Told::Differs, true),
+        told(Some(command), Told::Same, true),
+        told(Some(command), Told::Heads(heads), false),
+        Event::SyncFetched { fetch: command, log: peer(3), head, entries: 1, has_more: true },
+        Event::SyncFailed { sync: command, error: SyncError::Forked { position: 41 } },
+        Event::SyncPressure { busy: true },
     ]
 }
 

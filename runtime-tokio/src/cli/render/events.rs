@@ -61,7 +61,8 @@ impl Narrator {
                 }
             }
             // The application's data flow is the application's to tell.
-            Notice::PeerSyncing { .. } | Notice::PeerSynced { .. } => return None,
+            Notice::PeerSyncing { .. } | Notice::PeerSynced { .. } | Notice::PeerLag { .. } => return None,
+            Notice::EntriesReceived { .. } | Notice::SyncFailed { .. } => return None,
             // The end of the story is told, not each try.
             Notice::NotPunched { .. } => return None,
             Notice::PeerDiscovered { .. }
@@ -72,6 +73,7 @@ impl Narrator {
             | Notice::PeerUnreachable { .. }
             | Notice::PeerDistrusted { .. }
             | Notice::OwnIdentitySeen { .. }
+            | Notice::LogForked { .. }
             | Notice::Punched { .. }
             | Notice::StaysRelayed { .. }
             | Notice::RelayHeld { .. }
@@ -159,6 +161,10 @@ fn explained(notice: &Notice) -> bool {
         | Notice::PeerIdentified { .. }
         | Notice::PeerSyncing { .. }
         | Notice::PeerSynced { .. }
+        | Notice::PeerLag { .. }
+        | Notice::EntriesReceived { .. }
+        | Notice::SyncFailed { .. }
+        | Notice::LogForked { .. }
         | Notice::OwnIdentitySeen { .. }
         | Notice::Punched { .. }
         | Notice::NotPunched { .. }

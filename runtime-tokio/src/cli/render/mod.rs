@@ -4,6 +4,7 @@
 
 mod bootstrap;
 mod events;
+mod logs;
 mod nat;
 mod peers;
 mod status;
@@ -17,6 +18,7 @@ mod why;
 pub(crate) use self::{
     bootstrap::bootstrap,
     events::Narrator,
+    logs::{entry, sync},
     nat::{languages, transport},
     peers::{peer, peers},
     status::{status, trace},

@@ -6,27 +6,31 @@
 //! "later", so its client would take itself for unreachable. Only who asks too often finds the stream closed.
 //!
 //! The server dials wherever it is asked to. Its dials are held for the core (see [`Governed`]), checked here, and walled
-//! in by the guard.
+//! in by the guard. Version 2's gives up its answer after a while, and a dial into a NAT that drops packets may last
+//! longer: then its client would hear nothing where "no" is the answer. So such a dial counts as failed before ([`within`]).
 //!
+//! [`within`]: Offered::within
 //! [`Governed`]: super::super::governed::Governed
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     net::IpAddr,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use either::Either;
-use futures::future;
+use futures::{FutureExt, future};
+use futures_timer::Delay;
 use kinfolk_core::{Scope, network_of};
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialError,
+        DialFailure, FromSwarm, NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm,
         behaviour::ConnectionEstablished,
         handler::{ConnectionEvent, FullyNegotiatedInbound, ListenUpgradeError, SendWrapper},
     },
@@ -63,11 +67,12 @@ pub(in crate::network) struct Offered<B: NetworkBehaviour> {
     inner: B,
     terms: Terms,
     may_dial: Where,
-    /// The server's own dials under way.
-    dials: HashSet<ConnectionId>,
+    /// The server's own dials under way, with the time that they have.
+    dials: HashMap<ConnectionId, Option<Delay>>,
+    patience: Option<Duration>,
     /// The connections that it knows of: direct ones that came in, and its own.
     shown: HashMap<PeerId, HashSet<ConnectionId>>,
-    refused: u32,
+    counts: VecDeque<&'static str>,
 }
 
 /// What an offered server says.
@@ -75,21 +80,37 @@ pub(in crate::network) struct Offered<B: NetworkBehaviour> {
 pub(in crate::network) enum Served<E> {
     /// Its own event.
     Own(E),
-    /// Somebody asked too often, or for an address where it may not dial.
-    Refused,
+    /// Something is to be counted.
+    Count(&'static str),
 }
 
 impl<B: NetworkBehaviour> Offered<B> {
     pub(in crate::network) fn new(inner: B, terms: Terms, may_dial: Where) -> Self {
-        Self { inner, terms, may_dial, dials: HashSet::new(), shown: HashMap::new(), refused: 0 }
+        Self {
+            inner,
+            terms,
+            may_dial,
+            dials: HashMap::new(),
+            patience: None,
+            shown: HashMap::new(),
+            counts: VecDeque::new(),
+        }
+    }
+
+    /// Its dials count as failed after that time.
+    pub(in crate::network) fn within(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
     }
 
     fn on_established(&mut self, established: ConnectionEstablished<'_>) {
         let shown = match established.endpoint {
             ConnectedPoint::Listener { local_addr, .. } => !is_circuit(local_addr),
-            ConnectedPoint::Dialer { .. } => self.dials.remove(&established.connection_id),
+            ConnectedPoint::Dialer { .. } => self.dials.remove(&established.connection_id).is_some(),
         };
         if shown {
+            if established.endpoint.is_dialer() {
+                self.counts.push_back("probes.reached");
+            }
             let of_peer = self.shown.entry(established.peer_id).or_default();
             let other_established = of_peer.len();
             of_peer.insert(established.connection_id);
@@ -108,6 +129,24 @@ impl<B: NetworkBehaviour> Offered<B> {
             self.shown.remove(&closed.peer_id);
         }
         self.inner.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed { remaining_established, ..closed }));
+    }
+
+    fn on_dial_failed(&mut self, failure: DialFailure<'_>) {
+        if self.dials.remove(&failure.connection_id).is_some() {
+            let denied = matches!(failure.error, DialError::Denied { .. });
+            self.counts.push_back(if denied { "probes.refused" } else { "probes.not_reached" });
+            self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
+        }
+    }
+
+    /// Ends dials whose time is over.
+    fn give_up(&mut self, cx: &mut Context<'_>) {
+        let mut is_over =
+            |patience: &mut Option<Delay>| patience.as_mut().is_some_and(|left| left.poll_unpin(cx).is_ready());
+        let over = self.dials.iter_mut().filter_map(|(dial, patience)| is_over(patience).then_some(*dial));
+        for connection_id in over.collect::<Vec<_>>() {
+            self.on_dial_failed(DialFailure { peer_id: None, error: &DialError::Aborted, connection_id });
+        }
     }
 
     fn is_shown(&self, peer: &PeerId, connection: ConnectionId) -> bool {
@@ -141,8 +180,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Offered<B> {
         addresses: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        if self.dials.contains(&connection) && !addresses.iter().all(self.may_dial) {
-            self.refused += 1;
+        if self.dials.contains_key(&connection) && !addresses.iter().all(self.may_dial) {
             return Err(ConnectionDenied::new(Refusal::Denied));
         }
         Ok(vec![])
@@ -156,7 +194,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Offered<B> {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.dials.contains(&connection) {
+        if !self.dials.contains_key(&connection) {
             return Ok(Offer::of(None, None));
         }
         let inner = self.inner.handle_established_outbound_connection(connection, peer, address, role, port)?;
@@ -170,9 +208,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Offered<B> {
         } else if let FromSwarm::ConnectionClosed(closed) = event {
             self.on_closed(closed);
         } else if let FromSwarm::DialFailure(failure) = event {
-            if self.dials.remove(&failure.connection_id) {
-                self.inner.on_swarm_event(event);
-            }
+            self.on_dial_failed(failure);
         } else if let FromSwarm::AddressChange(change) = event
             && self.is_shown(&change.peer_id, change.connection_id)
         {
@@ -183,18 +219,18 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Offered<B> {
     fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
         match event {
             Served::Own(event) => self.inner.on_connection_handler_event(peer, connection, event),
-            Served::Refused => self.refused += 1,
+            Served::Count(name) => self.counts.push_back(name),
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if self.refused > 0 {
-            self.refused -= 1;
-            return Poll::Ready(ToSwarm::GenerateEvent(Served::Refused));
+        self.give_up(cx);
+        if let Some(name) = self.counts.pop_front() {
+            return Poll::Ready(ToSwarm::GenerateEvent(Served::Count(name)));
         }
         self.inner.poll(cx).map(|out| {
             if let ToSwarm::Dial { opts } = &out {
-                self.dials.insert(opts.connection_id());
+                self.dials.insert(opts.connection_id(), self.patience.map(Delay::new));
             }
             out.map_out(Served::Own)
         })
@@ -224,12 +260,12 @@ impl Client {
 pub(in crate::network) struct Offer<H> {
     inner: Option<H>,
     client: Option<Client>,
-    refused: u32,
+    counts: VecDeque<&'static str>,
 }
 
 impl<H> Offer<H> {
     fn of(inner: Option<H>, client: Option<Client>) -> Self {
-        Self { inner, client, refused: 0 }
+        Self { inner, client, counts: VecDeque::new() }
     }
 }
 
@@ -258,9 +294,8 @@ impl<H: ConnectionHandler> ConnectionHandler for Offer<H> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
-        if self.refused > 0 {
-            self.refused -= 1;
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Served::Refused));
+        if let Some(name) = self.counts.pop_front() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Served::Count(name)));
         }
         match &mut self.inner {
             Some(inner) => inner.poll(cx).map(|event| event.map_custom(Served::Own)),
@@ -297,10 +332,11 @@ impl<H: ConnectionHandler> ConnectionHandler for Offer<H> {
                 let (future::Either::Left(protocol), Some(info)) = (protocol, info) else { return };
                 let Some(client) = &self.client else { return };
                 if client.terms.quota.take(client.peer, client.network, Instant::now()) {
+                    self.counts.push_back("probes.asked");
                     let stream = FullyNegotiatedInbound { protocol, info };
                     inner.on_connection_event(ConnectionEvent::FullyNegotiatedInbound(stream));
                 } else {
-                    self.refused += 1;
+                    self.counts.push_back("probes.refused");
                 }
             }
             ConnectionEvent::ListenUpgradeError(ListenUpgradeError { info, error }) => {

@@ -44,8 +44,12 @@ struct Pair {
 
 impl Pair {
     async fn new(terms: &Terms, may_dial: serving::Where) -> Self {
-        let (stock, terms) = (v2::server::Behaviour::default(), terms.clone());
-        let mut server = Swarm::new_ephemeral_tokio(move |_| Offered::new(stock, terms, may_dial));
+        Self::with(terms, |stock, terms| Offered::new(stock, terms, may_dial)).await
+    }
+
+    async fn with(terms: &Terms, offer: impl FnOnce(v2::server::Behaviour, Terms) -> ServerV2) -> Self {
+        let offered = offer(v2::server::Behaviour::default(), terms.clone());
+        let mut server = Swarm::new_ephemeral_tokio(move |_| offered);
         server.listen().with_tcp_addr_external().await;
         let mut client = Swarm::new_ephemeral_tokio(|_| Reach::default());
         let (_, at) = client.listen().with_tcp_addr_external().await;
@@ -62,7 +66,7 @@ impl Pair {
                     _ => None,
                 },
                 event = self.server.select_next_some() => {
-                    self.refused += usize::from(matches!(event, SwarmEvent::Behaviour(Served::Refused)));
+                    self.refused += usize::from(matches!(event, SwarmEvent::Behaviour(Served::Count("probes.refused"))));
                     None
                 }
             }
@@ -148,6 +152,21 @@ async fn no_packet_goes_where_the_server_may_not_dial() {
     }
     pair.refused(addresses.len()).await;
     assert!(listener.accept().now_or_never().is_none());
+}
+
+/// As a NAT that drops packets does.
+#[tokio::test]
+async fn an_address_that_never_answers_is_said_to_be_shut_while_somebody_listens() {
+    let terms = Terms::default();
+    offer(&terms, Audience::Anyone);
+    let patience = Duration::from_millis(500);
+    let mut pair = Pair::with(&terms, |stock, terms| Offered::new(stock, terms, anywhere).within(patience)).await;
+    // Taken by the system, and never spoken to.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    assert_eq!(pair.probe(&silent.parse().unwrap()).await, ProbeVerdict::DialFailed);
+    let at = pair.at.clone();
+    assert_eq!(pair.probe(&at).await, ProbeVerdict::Reachable);
 }
 
 #[tokio::test]

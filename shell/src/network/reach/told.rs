@@ -25,32 +25,32 @@ impl<A: NetworkBehaviour> Network<A> {
     pub(in crate::network) fn on_served_v2(&mut self, served: &Served<v2::server::Event>) {
         match served {
             Served::Own(event) => {
-                self.counters.count("probes.asked");
                 self.counters.add("probes.bytes", event.data_amount as u64);
                 self.counters.count(if event.result.is_ok() { "probes.served" } else { "probes.failed" });
             }
-            Served::Refused => self.counters.count("probes.refused"),
+            Served::Count(name) => self.counters.count(name),
         }
     }
 
     pub(in crate::network) fn on_served_v1(&mut self, served: &Served<v1::Event>) {
         match served {
-            Served::Own(v1::Event::InboundProbe(event)) => self.counters.count(match event {
-                InboundProbeEvent::Request { .. } => "probes.asked",
-                InboundProbeEvent::Response { .. } => "probes.served",
-                InboundProbeEvent::Error { error, .. } => match error {
+            Served::Own(v1::Event::InboundProbe(event)) => match event {
+                // Counted as it was asked.
+                InboundProbeEvent::Request { .. } => {}
+                InboundProbeEvent::Response { .. } => self.counters.count("probes.served"),
+                InboundProbeEvent::Error { error, .. } => self.counters.count(match error {
                     InboundProbeError::Response(ResponseError::DialError) => "probes.served",
                     InboundProbeError::Response(
                         ResponseError::DialRefused | ResponseError::BadRequest | ResponseError::InternalError,
                     ) => "probes.refused",
                     InboundProbeError::InboundRequest(_) => "probes.failed",
-                },
-            }),
+                }),
+            },
             // Its client does nothing.
             Served::Own(v1::Event::OutboundProbe(_) | v1::Event::StatusChanged { .. }) => {
                 self.counters.count("unknown");
             }
-            Served::Refused => self.counters.count("probes.refused"),
+            Served::Count(name) => self.counters.count(name),
         }
     }
 }

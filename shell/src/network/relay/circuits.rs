@@ -21,13 +21,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, future::Either};
 use kinfolk_core::CircuitLimit;
 use libp2p::{
     Multiaddr, PeerId,
     relay::client::Connection,
     swarm::{ConnectionId, FromSwarm},
 };
+
+use super::early::Asked;
 
 /// Limits that have come before their circuits. More are lost.
 const MAX_EARLY: usize = 64;
@@ -48,6 +50,8 @@ struct Table {
     of: HashMap<ConnectionId, Vec<Circuit>>,
     early: VecDeque<(PeerId, Option<PeerId>, Limit)>,
     opened: u64,
+    /// Of those, which [`Circuits::said`] has not been asked about.
+    unsaid: u64,
     /// Connections of which a step of use is to be told.
     news: VecDeque<ConnectionId>,
     waker: Option<Waker>,
@@ -101,14 +105,7 @@ impl Circuits {
     /// The relay has opened a circuit that was dialled.
     pub(super) fn opened(&self, metered: &Metered) {
         let mut table = self.lock();
-        table.opened += 1;
-        let number = table.opened;
-        let Some(relay) = table.find(&metered.meter).map(|circuit| {
-            circuit.opened = Some(number);
-            circuit.relay
-        }) else {
-            return;
-        };
+        let Some(relay) = table.open(&metered.meter).map(|circuit| circuit.relay) else { return };
         if let Some(limit) = table.take_early(relay, None)
             && let Some(circuit) = table.find(&metered.meter)
         {
@@ -213,12 +210,28 @@ impl Circuits {
         Poll::Pending
     }
 
+    /// Whether another circuit was opened without the library's client.
+    pub(super) fn said(&self) -> bool {
+        let mut table = self.lock();
+        let some = table.unsaid > 0;
+        table.unsaid = table.unsaid.saturating_sub(1);
+        some
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Table {
+    fn open(&mut self, meter: &Arc<Meter>) -> Option<&mut Circuit> {
+        self.opened += 1;
+        let number = self.opened;
+        let circuit = self.find(meter)?;
+        circuit.opened = Some(number);
+        Some(circuit)
+    }
+
     fn find(&mut self, meter: &Arc<Meter>) -> Option<&mut Circuit> {
         let id = meter.connection()?;
         self.of.get_mut(&id)?.iter_mut().find(|circuit| Arc::ptr_eq(&circuit.meter, meter))
@@ -277,14 +290,23 @@ impl Meter {
     }
 }
 
-/// Where a circuit's bytes are counted.
-#[derive(Debug)]
+/// Where a circuit's bytes are counted. A clone is the same.
+#[derive(Clone, Debug)]
 pub(super) struct Metered {
     meter: Arc<Meter>,
     circuits: Circuits,
 }
 
 impl Metered {
+    /// The relay has opened the circuit, which was dialled, and allows it this.
+    pub(super) fn open(&self, limit: Limit) {
+        let mut table = self.circuits.lock();
+        if let Some(circuit) = table.open(&self.meter) {
+            circuit.allow(limit);
+        }
+        table.unsaid += 1;
+    }
+
     fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &result {
             let used = self.meter.used.fetch_add(*bytes as u64, Ordering::Relaxed) + *bytes as u64;
@@ -300,7 +322,8 @@ impl Metered {
 
 /// A circuit that counts its bytes, as the relay does: all of them, both ways.
 pub(crate) struct Counted {
-    pub(super) circuit: Connection,
+    /// The library's, which waited for the relay, or one that did not.
+    pub(super) circuit: Either<Connection, Asked>,
     pub(super) metered: Metered,
 }
 

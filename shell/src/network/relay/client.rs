@@ -86,7 +86,7 @@ impl Client {
 }
 
 /// The protocol says "no limit" by nothing or by zero.
-fn limit_of(duration: Option<Duration>, bytes: Option<u64>) -> Limit {
+pub(super) fn limit_of(duration: Option<Duration>, bytes: Option<u64>) -> Limit {
     let duration = duration.filter(|duration| !duration.is_zero());
     let bytes = bytes.filter(|bytes| *bytes > 0);
     (duration.is_some() || bytes.is_some()).then_some(CircuitLimit { duration, bytes })
@@ -160,6 +160,9 @@ impl NetworkBehaviour for Client {
         }
         if let Poll::Ready(out) = self.inner.poll(cx) {
             return Poll::Ready(out.map_out(|event| self.on_inner(event)));
+        }
+        if self.circuits.said() {
+            return Poll::Ready(ToSwarm::GenerateEvent(Told::Opened));
         }
         let used = self.circuits.poll_used(cx);
         used.map(|(connection, bytes)| ToSwarm::GenerateEvent(Told::Used { connection, bytes }))

@@ -5,6 +5,7 @@
 
 mod circuits;
 mod client;
+mod early;
 mod quotas;
 mod server;
 mod transport;
@@ -24,6 +25,7 @@ use libp2p::{
 };
 
 pub(super) use client::{Client, Told};
+pub(super) use early::Early;
 pub(super) use server::{Served, Server};
 pub(super) use transport::{CircuitTransport, relay_of};
 
@@ -40,11 +42,13 @@ const SHORTEST: Duration = Duration::from_secs(10);
 /// So often in a row, that is.
 const TOO_SOON: u32 = 3;
 
-/// The relay client, in two halves that belong together.
-pub(super) fn client(local: PeerId) -> (CircuitTransport, Client) {
+/// The relay client, in three parts that belong together.
+pub(super) fn client(local: PeerId) -> (CircuitTransport, (Client, Early)) {
     let (transport, behaviour) = relay::client::new(local);
     let circuits = circuits::Circuits::default();
-    (CircuitTransport::new(transport, circuits.clone()), Client::new(behaviour, circuits))
+    let relays = early::Relays::default();
+    let transport = CircuitTransport::new(transport, circuits.clone(), relays.clone());
+    (transport, (Client::new(behaviour, circuits), Early(relays)))
 }
 
 /// The relay server: nobody is served until the core says so.

@@ -318,7 +318,7 @@ mod tests {
         server.add_external_address(address.clone());
         let relay = *server.local_peer_id();
         let mut client = swarm(|local| {
-            let (transport, behaviour) = crate::network::relay::client(local);
+            let (transport, (behaviour, _)) = crate::network::relay::client(local);
             (Some(transport), behaviour)
         });
         client.dial(address.clone().with_p2p(relay).unwrap()).unwrap();

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+use futures::{
+    FutureExt, TryFutureExt,
+    future::{BoxFuture, Either, select},
+};
 use futures_timer::Delay;
 use libp2p::{
     Multiaddr, PeerId, Transport, TransportError,
@@ -18,7 +21,10 @@ use libp2p::{
     relay::client,
 };
 
-use super::circuits::{Circuits, Counted};
+use super::{
+    circuits::{Circuits, Counted},
+    early::{Asked, Relays},
+};
 
 /// A relay that has not opened a circuit by then will not: the time for one address, with the dial to the relay.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -29,6 +35,7 @@ const MAX_ADDRESSES: usize = 8;
 pub(crate) struct CircuitTransport {
     inner: client::Transport,
     circuits: Circuits,
+    relays: Relays,
     listeners: HashMap<ListenerId, Listener>,
 }
 
@@ -50,8 +57,8 @@ pub(crate) enum CircuitError {
 }
 
 impl CircuitTransport {
-    pub(super) fn new(inner: client::Transport, circuits: Circuits) -> Self {
-        Self { inner, circuits, listeners: HashMap::new() }
+    pub(super) fn new(inner: client::Transport, circuits: Circuits, relays: Relays) -> Self {
+        Self { inner, circuits, relays, listeners: HashMap::new() }
     }
 }
 
@@ -75,19 +82,32 @@ impl Transport for CircuitTransport {
     }
 
     fn dial(&mut self, address: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<CircuitError>> {
+        if let Some((relay, peer)) = ends_of(&address).filter(|_| opts.role.is_dialer())
+            && let Some(stream) = self.relays.stream(relay)
+        {
+            let metered = self.circuits.dial(relay, address);
+            return Ok(async move {
+                let stream = stream.await.map_err(client::transport::Error::from);
+                let stream = stream.and_then(|stream| Ok(stream?)).map_err(CircuitError::Client)?;
+                let asked = Asked::send(stream, peer, metered.clone(), PATIENCE).await;
+                let asked = asked.map_err(|error| CircuitError::Client(error.into()))?;
+                Ok(Counted { circuit: Either::Right(asked), metered })
+            }
+            .boxed());
+        }
         let dial = self.inner.dial(address.clone(), opts).map_err(|error| error.map(CircuitError::Client))?;
         // Without a relay in it, the library has refused it.
         let Some(relay) = relay_of(&address) else { return Err(TransportError::MultiaddrNotSupported(address)) };
         let metered = self.circuits.dial(relay, address);
         let circuits = self.circuits.clone();
         Ok(async move {
-            match futures::future::select(dial, Delay::new(PATIENCE)).await {
-                futures::future::Either::Left((circuit, _)) => {
+            match select(dial, Delay::new(PATIENCE)).await {
+                Either::Left((circuit, _)) => {
                     let circuit = circuit.map_err(CircuitError::Client)?;
                     circuits.opened(&metered);
-                    Ok(Counted { circuit, metered })
+                    Ok(Counted { circuit: Either::Left(circuit), metered })
                 }
-                futures::future::Either::Right(((), _)) => Err(CircuitError::TimedOut(io::ErrorKind::TimedOut.into())),
+                Either::Right(((), _)) => Err(CircuitError::TimedOut(io::ErrorKind::TimedOut.into())),
             }
         }
         .boxed())
@@ -103,8 +123,10 @@ impl Transport for CircuitTransport {
                     let Some(relay) = self.listeners.get(&listener_id).map(|listener| listener.relay) else { continue };
                     let Some(Protocol::P2p(from)) = send_back_addr.iter().next() else { continue };
                     let metered = self.circuits.arriving(relay, from);
-                    let upgrade =
-                        upgrade.map_ok(|circuit| Counted { circuit, metered }).map_err(CircuitError::Client).boxed();
+                    let upgrade = upgrade
+                        .map_ok(|circuit| Counted { circuit: Either::Left(circuit), metered })
+                        .map_err(CircuitError::Client)
+                        .boxed();
                     let local_addr = through(&local_addr, relay);
                     return Poll::Ready(TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr });
                 }
@@ -145,6 +167,16 @@ pub(in crate::network) fn relay_of(address: &Multiaddr) -> Option<PeerId> {
         }
     }
     None
+}
+
+/// The relay and the peer of an address that leads through one relay to one peer.
+fn ends_of(address: &Multiaddr) -> Option<(PeerId, PeerId)> {
+    let parts: Vec<_> = address.iter().collect();
+    let at = parts.iter().position(|part| *part == Protocol::P2pCircuit)?;
+    match (parts.get(at.checked_sub(1)?)?, parts.get(at + 1..)?) {
+        (Protocol::P2p(relay), [Protocol::P2p(peer)]) => Some((*relay, *peer)),
+        _ => None,
+    }
 }
 
 /// The address of a circuit's end at the relay, which the library gives with or without the relay's id.

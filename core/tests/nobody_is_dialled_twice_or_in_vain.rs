@@ -1,0 +1,143 @@
+//! One peer, one dial; and strangers who have no room for us, or of whom there are too many, are left alone.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+
+mod common;
+
+use common::*;
+use kinfolk_core::{
+    Action, Ask, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, Origin, PeerAddress, Query,
+    RequestId, Source, view::State,
+};
+
+fn with_bootstrap(n: u64) -> Config {
+    Config { bootstrap: vec![PeerAddress::new(peer(n), global(n))], mdns: false, ..Config::desktop() }
+}
+
+fn dials_to(rig: &Rig, n: u64) -> usize {
+    let at = |addresses: &[kinfolk_core::Address]| addresses.iter().any(|address| *address == global(n));
+    rig.dials().iter().filter(|(_, to, addresses)| *to == Some(peer(n)) || at(addresses)).count()
+}
+
+#[test]
+fn a_bootstrap_peer_that_is_wanted_otherwise_too_is_dialled_once() {
+    // Whether the target's dial is first, or the peer's own.
+    for target_first in [true, false] {
+        let mut config = with_bootstrap(1);
+        if !target_first {
+            config.bootstrap.clear();
+        }
+        let mut rig = Rig::new(config);
+        let pin = |rig: &mut Rig| {
+            rig.tell(Event::Asked { request: RequestId(1), ask: Ask::Pin(PeerAddress::new(peer(1), global(1))) });
+        };
+        if target_first {
+            pin(&mut rig);
+        } else {
+            pin(&mut rig);
+            let ask = Ask::AddBootstrap(PeerAddress::new(peer(1), global(1)));
+            rig.tell(Event::Asked { request: RequestId(2), ask });
+        }
+        rig.pass(secs(8));
+        assert_eq!(dials_to(&rig, 1), 1, "the target's first: {target_first}");
+
+        // Whoever dials, from now on each try is one dial.
+        for _ in 0..20 {
+            for (dial, ..) in rig.dials() {
+                rig.tell(Event::DialFailed { dial, failures: vec![], error: DialError::TimedOut });
+            }
+            rig.take();
+            rig.pass(secs(3));
+            assert!(dials_to(&rig, 1) <= 1, "two dials to one peer at {}", rig.now);
+        }
+    }
+}
+
+#[test]
+fn a_bootstrap_peer_is_also_dialled_where_it_once_was() {
+    let mut config = with_bootstrap(1);
+    config.bootstrap = vec![PeerAddress::new(peer(1), address("/dns4/server.example/tcp/4001"))];
+    let mut rig = Rig::new(config);
+    let connection = rig.dial_succeeds(1);
+    rig.identified_as(connection, 1, server_at(1));
+    rig.take();
+    rig.tell(Event::Asked { request: RequestId(1), ask: Ask::Connect(PeerAddress::new(peer(1), global(1))) });
+    rig.live(secs(90));
+    rig.take();
+    rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
+    rig.pass(secs(2));
+    let dials = rig.dials();
+    assert_eq!(dials.len(), 1, "{dials:?}");
+    assert!(dials[0].2.contains(&global(1)) && dials[0].2.len() == 2, "{dials:?}");
+}
+
+/// A node that has found so many members in the hash table.
+fn among(members: u64) -> Rig {
+    let mut rig = Rig::new(with_bootstrap(1));
+    let server = rig.dial_succeeds(1);
+    rig.identified_as(server, 1, server_at(1));
+    rig.tell(Event::Routed { peer: peer(1), present: true });
+    let query = rig.last(|action| matches!(action, Action::Query(Query::Members)).then_some(())).unwrap().0;
+    let peers = (100..100 + members).map(|n| (peer(n), vec![global(n)])).collect();
+    rig.tell(Event::QueryFound { query, peers, cut: 0 });
+    rig.tell(Event::QueryEnded { query, successes: 1, failures: 0 });
+    rig
+}
+
+/// Every dial to a member succeeds; returns the connections made.
+fn all_succeed(rig: &mut Rig) -> Vec<(ConnectionId, u64)> {
+    let dials: Vec<(CommandId, u64, kinfolk_core::Address)> =
+        rig.dials().into_iter().filter_map(|(dial, to, at)| Some((dial, number(&to?), at[0].clone()))).collect();
+    rig.take();
+    let members = dials.into_iter().filter(|(_, n, _)| *n >= 100);
+    members.map(|(dial, n, at)| (rig.connected(n, Direction::Outbound, at, Origin::Dial(dial)), n)).collect()
+}
+
+#[test]
+fn of_a_thousand_members_a_few_are_enough() {
+    let mut rig = among(300);
+    let mut connections = 0;
+    for _ in 0..600 {
+        for (connection, n) in all_succeed(&mut rig) {
+            rig.identified(connection, n);
+            connections += 1;
+        }
+        rig.live(secs(1));
+    }
+    let low_water = Config::desktop().lifecycle.low_water;
+    // One of them is the server; some dials were under way when it was enough.
+    assert!((7..=low_water / 2).contains(&connections), "{connections} members dialled");
+}
+
+#[test]
+fn whoever_turns_us_away_is_left_alone_for_longer_and_longer() {
+    let mut rig = among(1);
+    let mut waits = vec![];
+    for _ in 0..6 {
+        let begun = rig.now;
+        rig.live_until(secs(5_000), |rig| dials_to(rig, 100) > 0);
+        waits.push(rig.now.since(begun).as_secs());
+        let (connection, n) = all_succeed(&mut rig)[0];
+        rig.identified(connection, n);
+        rig.live(secs(70));
+        rig.tell(Event::Disconnected { connection, peer: peer(n), cause: CloseCause::Remote });
+        // What is said of it again is no news.
+        rig.found(Source::Kademlia, 100, &[global(100), global(400 + waits.len() as u64)]);
+        assert_eq!(rig.state(100), State::Disconnected);
+        rig.take();
+    }
+    assert!((48..=75).contains(&waits[1]) && (700..=1_200).contains(&waits[5]), "{waits:?}");
+    assert!(waits.is_sorted(), "{waits:?}");
+}
+
+#[test]
+fn a_pinned_peer_that_closes_is_dialled_again_at_once() {
+    let mut rig = Rig::quiet(Config { mdns: false, ..Config::desktop() });
+    rig.tell(Event::Asked { request: RequestId(1), ask: Ask::Pin(PeerAddress::new(peer(1), global(1))) });
+    let connection = rig.dial_succeeds(1);
+    rig.live(secs(70));
+    rig.take();
+    rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
+    rig.pass(secs(2));
+    assert_eq!(dials_to(&rig, 1), 1);
+}

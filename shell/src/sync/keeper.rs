@@ -1,0 +1,243 @@
+//! The thread that checks and stores.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures::{
+    StreamExt,
+    channel::{mpsc, oneshot},
+    executor::block_on,
+};
+use kinfolk_core::{EntryHash, Head, LogHead, PeerId, SyncError};
+use libp2p::identity::Keypair;
+
+use super::{
+    MAX_READ, READ_BYTES, Range, Sent, Shared, Stored,
+    chain::{self, BLOCK, MAX_EPOCH, MAX_POSITION, Place, Wrong},
+    log::{Entry, Fork, Log, LogError},
+};
+
+/// Logs of all authors, at most: their heads are in memory.
+const MAX_LOGS: usize = 65_536;
+
+/// What the thread is asked for.
+pub(super) enum Job {
+    Put { entries: Vec<Vec<u8>>, reply: oneshot::Sender<Result<Head, LogError>> },
+    Store { sent: Sent, reply: oneshot::Sender<Result<Stored, SyncError>> },
+    Range { log: PeerId, epoch: u64, since: u64, limit: u32, reply: oneshot::Sender<Result<Range, SyncError>> },
+    Read { log: PeerId, epoch: u64, since: u64, limit: u32, reply: oneshot::Sender<Result<Vec<Entry>, LogError>> },
+    Heads { reply: oneshot::Sender<Result<Vec<LogHead>, LogError>> },
+    Forks { reply: oneshot::Sender<Result<Vec<Fork>, LogError>> },
+    Close { reply: oneshot::Sender<()> },
+}
+
+/// See the module.
+pub(super) struct Keeper {
+    own: PeerId,
+    key: Keypair,
+    log: Box<dyn Log>,
+    shared: Arc<Shared>,
+    /// Numbers of our own log may have been given already: the next entry begins a new epoch.
+    anew: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(own: PeerId, key: Keypair, mut log: Box<dyn Log>, shared: Arc<Shared>) -> Result<Self, LogError> {
+        let epoch = shared.table().heads.get(&own).map_or(0, |head| head.epoch);
+        let forked = log.forks()?.iter().any(|fork| fork.log == own && fork.epoch == epoch);
+        let anew = forked || log.begins_anew()?;
+        Ok(Self { own, key, log, shared, anew })
+    }
+
+    /// Runs until `Close`, or until nobody can ask any more.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let closed = loop {
+            // Whoever asked may have gone: no reply is sure to arrive, and only one needs to.
+            match block_on(jobs.next()) {
+                None => break None,
+                Some(Job::Close { reply }) => break Some(reply),
+                Some(Job::Put { entries, reply }) => drop(reply.send(self.put(entries))),
+                Some(Job::Store { sent, reply }) => {
+                    let log = sent.log;
+                    let stored = self.store(sent);
+                    self.shared.waited();
+                    if let Err(Ok(_)) = reply.send(stored) {
+                        self.shared.tell(log);
+                    }
+                }
+                Some(Job::Range { log, epoch, since, limit, reply }) => {
+                    if !reply.is_canceled() {
+                        drop(reply.send(self.range(&log, epoch, since, limit)));
+                    }
+                }
+                Some(Job::Read { log, epoch, since, limit, reply }) => {
+                    drop(reply.send(self.log.read(&log, epoch, since, limit, READ_BYTES)));
+                }
+                Some(Job::Heads { reply }) => drop(reply.send(self.log.heads())),
+                Some(Job::Forks { reply }) => drop(reply.send(self.log.forks())),
+            }
+        };
+        // The store's files are closed before anybody hears that it has ended.
+        let Self { log, shared, .. } = self;
+        drop(log);
+        shared.table().grown.clear();
+        drop((jobs, closed));
+    }
+
+    fn head(&self, log: &PeerId) -> Head {
+        self.shared.table().heads.get(log).copied().unwrap_or_default()
+    }
+
+    fn put(&mut self, data: Vec<Vec<u8>>) -> Result<Head, LogError> {
+        let mut head = self.head(&self.own);
+        if data.is_empty() {
+            return Ok(head);
+        }
+        let anew = self.anew;
+        if anew {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            head = Head { epoch: now.max(head.epoch + 1), ..Head::default() };
+        }
+        if head.epoch > MAX_EPOCH || head.position + data.len() as u64 > MAX_POSITION {
+            return Err(LogError::Full("there are no numbers any more".to_owned()));
+        }
+        let place = Place { log: &self.own, epoch: head.epoch, since: head.position, before: head.hash };
+        let entries = chain::write(place, &self.key, data).map_err(LogError::Failed)?;
+        self.log
+            .append(&self.own, head.epoch, &entries)
+            .inspect_err(|error| tracing::warn!(%error, "nothing was put"))?;
+        if anew {
+            self.anew = false;
+            if let Err(error) = self.log.begun() {
+                tracing::warn!(%error, "the next start of this node begins a new epoch of its log");
+            }
+        }
+        if let Some(last) = entries.last() {
+            head = Head { epoch: head.epoch, position: last.position, hash: last.hash };
+            self.shared.grew(self.own, head, true);
+        }
+        Ok(head)
+    }
+
+    fn store(&mut self, sent: Sent) -> Result<Stored, SyncError> {
+        let Sent { log, epoch, since, before, items } = sent;
+        let mut head = self.head(&log);
+        if epoch < head.epoch {
+            return Err(SyncError::WentBack);
+        }
+        if head == Head::default() && self.shared.table().heads.len() >= MAX_LOGS {
+            return Err(SyncError::StoreFailed);
+        }
+        if epoch > head.epoch {
+            head = Head { epoch, ..Head::default() };
+        }
+        if since > head.position {
+            return Err(SyncError::Gap);
+        }
+        let entries = chain::check(Place { log: &log, epoch, since, before }, items).map_err(|wrong| match wrong {
+            Wrong::Malformed => SyncError::Malformed,
+            Wrong::Forged => SyncError::Forged,
+        })?;
+        if since == 0 && before != EntryHash::default() {
+            return Err(SyncError::Malformed);
+        }
+        if since > 0 && self.own_hash(&log, epoch, since)? != before {
+            return Err(self.forked(Fork { log, epoch, position: since, other: before }, &entries));
+        }
+        let known = usize::try_from(head.position - since).unwrap_or(usize::MAX).min(entries.len());
+        if let Some(fork) = self.first_other(&log, epoch, since, &entries[..known])? {
+            let at = usize::try_from(fork.position - since - 1).unwrap_or_default();
+            return Err(self.forked(fork, &entries[at..]));
+        }
+        let new = &entries[known..];
+        if let Some(last) = new.last() {
+            self.log.append(&log, epoch, new).map_err(|error| failed(&error))?;
+            head = Head { epoch, position: last.position, hash: last.hash };
+            self.shared.grew(log, head, false);
+        }
+        Ok(Stored { head, entries: u32::try_from(new.len()).unwrap_or(u32::MAX) })
+    }
+
+    /// The first of these entries that is another one than ours.
+    fn first_other(
+        &mut self,
+        log: &PeerId,
+        epoch: u64,
+        since: u64,
+        entries: &[Entry],
+    ) -> Result<Option<Fork>, SyncError> {
+        // Hashes are chained: where the last one is the same, all are.
+        match entries.last() {
+            None => return Ok(None),
+            Some(last) if self.own_hash(log, epoch, last.position)? == last.hash => return Ok(None),
+            Some(_) => {}
+        }
+        let (mut same, mut other) = (since, since + entries.len() as u64);
+        while other - same > 1 {
+            let middle = same + (other - same) / 2;
+            let theirs = usize::try_from(middle - since - 1).ok().and_then(|at| entries.get(at));
+            if theirs.is_some_and(|theirs| self.own_hash(log, epoch, middle).is_ok_and(|ours| ours == theirs.hash)) {
+                same = middle;
+            } else {
+                other = middle;
+            }
+        }
+        let theirs = usize::try_from(other - since - 1).ok().and_then(|at| entries.get(at));
+        Ok(theirs.map(|theirs| Fork { log: *log, epoch, position: other, other: theirs.hash }))
+    }
+
+    fn own_hash(&mut self, log: &PeerId, epoch: u64, position: u64) -> Result<EntryHash, SyncError> {
+        let hash = self.log.hash(log, epoch, position).map_err(|error| failed(&error))?;
+        hash.ok_or_else(|| failed(&LogError::Damaged(format!("entry {position} of {log} is missing"))))
+    }
+
+    fn forked(&mut self, fork: Fork, entries: &[Entry]) -> SyncError {
+        if let Err(error) = self.log.keep_apart(&fork, entries) {
+            tracing::warn!(%error, "the other branch of a fork is not kept");
+        }
+        if fork.log == self.own && !self.anew {
+            tracing::warn!(
+                position = fork.position,
+                "entries of this node's own log are elsewhere that are not here, as after restoring a backup; its next \
+                 entry begins a new epoch"
+            );
+            self.anew = true;
+        }
+        SyncError::Forked { position: fork.position }
+    }
+
+    fn range(&mut self, log: &PeerId, epoch: u64, since: u64, limit: u32) -> Result<Range, SyncError> {
+        if epoch > MAX_EPOCH || since > MAX_POSITION {
+            return Err(SyncError::NotThere);
+        }
+        let before = match since {
+            0 => EntryHash::default(),
+            _ => self.log.hash(log, epoch, since).map_err(|error| failed(&error))?.ok_or(SyncError::NotThere)?,
+        };
+        // A range ends in a signature, which may come after the limit.
+        let block = BLOCK as u32;
+        let wanted = limit.clamp(1, MAX_READ);
+        let bytes = READ_BYTES.max(chain::BLOCK_BYTES + chain::MAX_ENTRY);
+        let mut entries = self.log.read(log, epoch, since, wanted.max(block), bytes).map_err(|error| failed(&error))?;
+        if !chain::holds(Place { log, epoch, since, before }, &entries) {
+            return Err(failed(&LogError::Damaged(format!("entries of {log} after {since} have changed"))));
+        }
+        let signed = |(at, entry): (usize, &Entry)| entry.signature.is_some().then_some(at + 1);
+        let ends = || entries.iter().enumerate().filter_map(signed);
+        let end = ends().take_while(|end| *end <= wanted as usize).last().or_else(|| ends().next());
+        let read = entries.len();
+        entries.truncate(end.ok_or(SyncError::NotThere)?);
+        let has_more = entries.len() < read || {
+            let last = since + entries.len() as u64;
+            !self.log.read(log, epoch, last, 1, 1).map_err(|error| failed(&error))?.is_empty()
+        };
+        Ok(Range { before, entries, has_more })
+    }
+}
+
+fn failed(error: &LogError) -> SyncError {
+    tracing::warn!(%error, "logs can't be read or written");
+    SyncError::StoreFailed
+}

@@ -1,0 +1,363 @@
+//! Kinfolk's own store of logs: SQLite, in the file `logs.sqlite` of the data folder.
+//!
+//! What is stored is synced to the disk before anybody hears of it: a power cut loses nothing that was acknowledged. A
+//! damaged file is set aside as `logs.damaged-<unix time>`; the logs come back from other nodes, and this node's own
+//! entries then begin a new epoch. Opening reads the whole file once: about a second for 150 MB.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use kinfolk_core::{EntryHash, Head, LogHead, PeerId};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
+
+use super::log::{Entry, Fork, Log, LogError};
+use crate::store::{StoreError, set_aside};
+
+/// The name of the file.
+pub const FILE: &str = "logs.sqlite";
+
+/// Entries that are kept of each author's other branches.
+const MAX_APART: u32 = 256;
+
+/// Entries have `log * PLACES + position` as their row: those of one log lie side by side.
+const PLACES: i64 = 1 << 41;
+
+/// So that each has its rows.
+const MAX_LOGS: i64 = 1 << 21;
+
+/// One entry per version of the schema: what leads to it from the one before.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE logs (
+        id INTEGER PRIMARY KEY,
+        author BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        UNIQUE (author, epoch)
+    ) STRICT;
+    CREATE TABLE entries (
+        id INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL,
+        signature BLOB,
+        data BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE forks (
+        author BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        other BLOB NOT NULL,
+        PRIMARY KEY (author, epoch)
+    ) STRICT;
+    CREATE TABLE apart (
+        author BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        signature BLOB,
+        data BLOB NOT NULL,
+        PRIMARY KEY (author, epoch, position, hash)
+    ) STRICT;
+    CREATE TABLE own (begins_anew INTEGER NOT NULL) STRICT;
+    INSERT INTO own VALUES (0);
+"];
+
+const MINE: i64 = MIGRATIONS.len() as i64;
+
+/// A store of logs in SQLite.
+#[derive(Debug)]
+pub struct SqliteLog {
+    connection: Connection,
+}
+
+/// A store that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub log: SqliteLog,
+    /// What the user should know, if anything.
+    pub warning: Option<String>,
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Written by a later version of this program.
+    #[error(
+        "{} was written by a newer version of Kinfolk (its format is {found}, this program knows {MINE}); use that \
+         version, or move the file away",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// It can't be opened, and not because it is damaged.
+    #[error("can't open the store of logs {}: {source}", path.display())]
+    Sql {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The file system says no.
+    #[error(transparent)]
+    File(#[from] StoreError),
+}
+
+impl SqliteLog {
+    /// Opens the store of a data folder, and makes it if need be. `new`: the node's identity is as new as the store may
+    /// be, so there can't be earlier entries of its own elsewhere.
+    ///
+    /// # Errors
+    /// When it is another version's, or the file system says no. A damaged store is no error, but a warning.
+    pub fn open(folder: &Path, new: bool, unix_time: u64) -> Result<Opened, OpenError> {
+        let path = folder.join(FILE);
+        let there = path.exists();
+        let (connection, warning) = match open(&path) {
+            Ok(connection) => (connection, None),
+            Err(OpenError::Sql { source, .. }) if is_damage(&source) => {
+                let aside = set_aside(&path, unix_time)?;
+                let warning = format!(
+                    "the store of logs was damaged ({source}) and is set aside as {}; what other nodes have comes back \
+                     from them",
+                    aside.display()
+                );
+                (open(&path)?, Some(warning))
+            }
+            Err(error) => return Err(error),
+        };
+        if warning.is_some() || !(there || new) {
+            let sql = |source| OpenError::Sql { path, source };
+            connection.execute("UPDATE own SET begins_anew = 1", []).map_err(sql)?;
+        }
+        Ok(Opened { log: Self { connection }, warning })
+    }
+
+    /// A store that is gone when it is dropped.
+    ///
+    /// # Errors
+    /// When SQLite has no memory.
+    pub fn in_memory() -> Result<Self, OpenError> {
+        let path = PathBuf::from("in memory");
+        let mut connection =
+            Connection::open_in_memory().map_err(|source| OpenError::Sql { path: path.clone(), source })?;
+        prepare(&mut connection, 0).map_err(|source| OpenError::Sql { path, source })?;
+        Ok(Self { connection })
+    }
+
+    fn id(&self, log: &PeerId, epoch: u64) -> rusqlite::Result<Option<i64>> {
+        self.connection
+            .prepare_cached("SELECT id FROM logs WHERE author = ?1 AND epoch = ?2")?
+            .query_row(params![log.as_bytes(), number(epoch)], |row| row.get(0))
+            .optional()
+    }
+
+    fn read_rows(&self, id: i64, since: u64, limit: u32, bytes: usize) -> rusqlite::Result<Vec<Entry>> {
+        let mut rows = self.connection.prepare_cached(
+            "SELECT id, hash, signature, data FROM entries WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+        )?;
+        let mut rows = rows.query(params![row_of(id, since), row_of(id + 1, 0), limit])?;
+        let (mut entries, mut read) = (vec![], 0);
+        while let Some(row) = rows.next()? {
+            let at: i64 = row.get(0)?;
+            let position = u64::try_from(at % PLACES).unwrap_or_default();
+            let entry = Entry { position, hash: EntryHash(row.get(1)?), signature: row.get(2)?, data: row.get(3)? };
+            read += entry.data.len();
+            entries.push(entry);
+            if read >= bytes {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl Log for SqliteLog {
+    fn heads(&mut self) -> Result<Vec<LogHead>, LogError> {
+        let heads = || -> rusqlite::Result<Vec<LogHead>> {
+            let mut logs = self.connection.prepare_cached("SELECT author, epoch, position, hash FROM logs")?;
+            let heads = logs.query_map([], |row| {
+                let head = Head { epoch: count(row, 1)?, position: count(row, 2)?, hash: EntryHash(row.get(3)?) };
+                Ok(author(row)?.map(|log| LogHead { log, head }))
+            })?;
+            heads.filter_map(Result::transpose).collect()
+        };
+        heads().map_err(failed)
+    }
+
+    fn hash(&mut self, log: &PeerId, epoch: u64, position: u64) -> Result<Option<EntryHash>, LogError> {
+        let hash = || -> rusqlite::Result<Option<EntryHash>> {
+            let Some(id) = self.id(log, epoch)? else { return Ok(None) };
+            self.connection
+                .prepare_cached("SELECT hash FROM entries WHERE id = ?1")?
+                .query_row([row_of(id, position)], |row| row.get(0).map(EntryHash))
+                .optional()
+        };
+        hash().map_err(failed)
+    }
+
+    fn read(&mut self, log: &PeerId, epoch: u64, since: u64, limit: u32, bytes: usize) -> Result<Vec<Entry>, LogError> {
+        let read = || match self.id(log, epoch)? {
+            Some(id) => self.read_rows(id, since, limit, bytes),
+            None => Ok(vec![]),
+        };
+        read().map_err(failed)
+    }
+
+    fn append(&mut self, log: &PeerId, epoch: u64, entries: &[Entry]) -> Result<(), LogError> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let transaction = self.connection.transaction().map_err(failed)?;
+        let id = begin_log(&transaction, log, epoch)?;
+        let append =
+            || -> rusqlite::Result<()> {
+                let mut insert = transaction
+                    .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
+                for entry in entries {
+                    insert.execute(params![row_of(id, entry.position), entry.hash.0, entry.signature, entry.data])?;
+                }
+                transaction
+                    .prepare_cached("UPDATE logs SET position = ?2, hash = ?3 WHERE id = ?1")?
+                    .execute(params![id, number(last.position), last.hash.0])?;
+                Ok(())
+            };
+        append().and_then(|()| transaction.commit()).map_err(failed)
+    }
+
+    fn keep_apart(&mut self, fork: &Fork, entries: &[Entry]) -> Result<(), LogError> {
+        let Fork { log, epoch, position, other } = fork;
+        let (log, epoch) = (log.as_bytes(), number(*epoch));
+        let mut keep = || -> rusqlite::Result<()> {
+            let transaction = self.connection.transaction()?;
+            transaction.execute(
+                "INSERT INTO forks VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET position = excluded.position, other = excluded.other
+                 WHERE excluded.position < position",
+                params![log, epoch, number(*position), other.0],
+            )?;
+            let kept: u32 =
+                transaction.query_row("SELECT count(*) FROM apart WHERE author = ?1", [log], |row| row.get(0))?;
+            let mut insert = transaction.prepare("INSERT OR IGNORE INTO apart VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            for entry in entries.iter().take(MAX_APART.saturating_sub(kept) as usize) {
+                let Entry { position, hash, signature, data } = entry;
+                insert.execute(params![log, epoch, number(*position), hash.0, signature, data])?;
+            }
+            drop(insert);
+            transaction.commit()
+        };
+        keep().map_err(failed)
+    }
+
+    fn forks(&mut self) -> Result<Vec<Fork>, LogError> {
+        let forks = || -> rusqlite::Result<Vec<Fork>> {
+            let mut forks = self.connection.prepare("SELECT author, epoch, position, other FROM forks")?;
+            let forks = forks.query_map([], |row| {
+                let (epoch, position, other) = (count(row, 1)?, count(row, 2)?, EntryHash(row.get(3)?));
+                Ok(author(row)?.map(|log| Fork { log, epoch, position, other }))
+            })?;
+            forks.filter_map(Result::transpose).collect()
+        };
+        forks().map_err(failed)
+    }
+
+    fn begins_anew(&mut self) -> Result<bool, LogError> {
+        self.connection.query_row("SELECT begins_anew FROM own", [], |row| row.get(0)).map_err(failed)
+    }
+
+    fn begun(&mut self) -> Result<(), LogError> {
+        self.connection.execute("UPDATE own SET begins_anew = 0", []).map(drop).map_err(failed)
+    }
+}
+
+/// The number of a log, which is made if it is not there.
+fn begin_log(transaction: &Transaction<'_>, log: &PeerId, epoch: u64) -> Result<i64, LogError> {
+    let known = transaction
+        .prepare_cached("SELECT id FROM logs WHERE author = ?1 AND epoch = ?2")
+        .and_then(|mut id| id.query_row(params![log.as_bytes(), number(epoch)], |row| row.get(0)).optional())
+        .map_err(failed)?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    transaction
+        .execute("INSERT INTO logs VALUES (NULL, ?1, ?2, 0, zeroblob(32))", params![log.as_bytes(), number(epoch)])
+        .map_err(failed)?;
+    let id = transaction.last_insert_rowid();
+    if id > MAX_LOGS { Err(LogError::Full(format!("it has {MAX_LOGS} logs"))) } else { Ok(id) }
+}
+
+/// Numbers and epochs were checked: they are small enough.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn row_of(log: i64, position: u64) -> i64 {
+    log * PLACES + number(position).min(PLACES - 1)
+}
+
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default())
+}
+
+/// `None`: no id; such rows are passed over.
+fn author(row: &Row<'_>) -> rusqlite::Result<Option<PeerId>> {
+    row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from).map(|id| PeerId::from_bytes(id).ok())
+}
+
+fn open(path: &Path) -> Result<Connection, OpenError> {
+    let sql = |source| OpenError::Sql { path: path.to_path_buf(), source };
+    let mut connection = Connection::open(path).map_err(sql)?;
+    // SQLite makes its other files with the mode of this one.
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| StoreError::Io {
+        doing: "close to other users",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+    if version > MINE {
+        return Err(OpenError::Newer { path: path.to_path_buf(), found: version });
+    }
+    prepare(&mut connection, version).map_err(sql)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Each commit is synced: that is what an acknowledgement means.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Of 1 KiB each. Entries are written and read in order, so little memory is enough.
+    connection.pragma_update(None, "cache_size", -2_048)?;
+    connection.pragma_update(None, "journal_size_limit", 4 << 20)?;
+    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if check != "ok" {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(code, Some(check)));
+    }
+    for (at, migration) in (1_i64..).zip(MIGRATIONS).filter(|(at, _)| *at > version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", at)?;
+        transaction.commit()?;
+    }
+    // "No such table" in a file that claims our version shows here.
+    connection.query_row("SELECT count(*) FROM logs, own", [], |_| Ok(()))?;
+    connection.query_row("SELECT begins_anew FROM own", [], |_| Ok(()))
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    crate::store::is_damage(error) || matches!(error, rusqlite::Error::QueryReturnedNoRows)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
+fn failed(error: rusqlite::Error) -> LogError {
+    if is_damage(&error) {
+        return LogError::Damaged(error.to_string());
+    }
+    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        return LogError::Full(error.to_string());
+    }
+    LogError::Failed(error.to_string())
+}
