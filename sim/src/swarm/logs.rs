@@ -129,6 +129,7 @@ impl World {
     }
 
     /// One of the core's commands about logs.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "it is given these three only")]
     pub(super) fn sync(&mut self, node: u32, command: &Command) {
         let (connection, question) = match &command.action {
             Action::SyncExchange { connection, .. } => {

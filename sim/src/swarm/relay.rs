@@ -294,6 +294,7 @@ impl World {
             via,
         );
         self.machines[relay as usize].serving.circuits.push(conn);
+        self.may_cut(relay, conn);
         if let Some(duration) = limit_nanos(limit) {
             self.queue.push(self.now.saturating_add(duration), relay, What::CircuitOver(conn));
         }
