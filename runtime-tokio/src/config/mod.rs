@@ -240,7 +240,7 @@ impl Settings {
 
 fn default_place(key: &'static str, role: Role) -> Place {
     match key {
-        "protocols.identify" | "protocols.kademlia" | "protocols.punch" => Place::Follows("network"),
+        "protocols.identify" | "protocols.kademlia" | "protocols.punch" | "protocols.sync" => Place::Follows("network"),
         "api.socket" => Place::Follows("data_dir"),
         _ => Place::Preset(match role {
             Role::Family => "family",
