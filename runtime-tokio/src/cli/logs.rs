@@ -56,11 +56,11 @@ fn some_lines(input: &mut impl BufRead) -> Result<(Vec<u8>, u64), Failure> {
             break;
         }
         if lines.last() != Some(&b'\n') {
-            if lines.len() - before > kinfolk_shell::sync::MAX_ENTRY {
-                let most = kinfolk_shell::sync::MAX_ENTRY;
-                return Err(Failure::bad_input(format!("a line is longer than {most} bytes, the most for an entry")));
-            }
             lines.push(b'\n');
+        }
+        if lines.len() - before > kinfolk_shell::sync::MAX_ENTRY + 1 {
+            let most = kinfolk_shell::sync::MAX_ENTRY;
+            return Err(Failure::bad_input(format!("a line is longer than {most} bytes, the most for an entry")));
         }
         count += 1;
     }

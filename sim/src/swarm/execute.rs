@@ -9,6 +9,7 @@ use kinfolk_core::{
 use super::{
     World,
     dialing::Asker,
+    logs::Question,
     machine::Listener,
     peer_id,
     punch::{Proposal, Taken},
@@ -93,8 +94,13 @@ impl World {
                 self.machines[node as usize].store.remove(peer);
             }
             Action::SetSync { with } => self.machines[node as usize].logs.with = *with,
-            Action::SyncExchange { .. } | Action::SyncAnnounce { .. } | Action::SyncFetch { .. } => {
-                self.sync(node, command);
+            Action::SyncExchange { connection, .. } => self.compare_logs(node, id, *connection),
+            Action::SyncAnnounce { connection, heads, .. } => {
+                self.ask_about_logs(node, id, *connection, Question::Announce(heads.clone()));
+            }
+            Action::SyncFetch { connection, log, epoch, since, limit, .. } => {
+                let (log, epoch, since, limit) = (*log, *epoch, *since, *limit);
+                self.ask_about_logs(node, id, *connection, Question::Fetch { log, epoch, since, limit });
             }
             Action::SyncCancel { sync, .. } => self.cancel_sync(node, *sync),
             Action::Answer { .. } | Action::Tell(_) => {}

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use kinfolk_core::{
-    Action, Audience, Command, CommandId, ConnectionId, EntryHash, Event, Head, LogHead, PeerId, SyncError, Told,
-};
+use kinfolk_core::{Audience, CommandId, ConnectionId, EntryHash, Event, Head, LogHead, PeerId, SyncError, Told};
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 
@@ -128,39 +126,42 @@ impl World {
         self.say(self.now + MILLI, node, Event::SyncHeads { heads: vec![LogHead { log, head }], last: true });
     }
 
-    /// One of the core's commands about logs.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "it is given these three only")]
-    pub(super) fn sync(&mut self, node: u32, command: &Command) {
-        let (connection, question) = match &command.action {
-            Action::SyncExchange { connection, .. } => {
-                (*connection, Question::Exchange(digest(&self.machines[node as usize].logs.heads)))
+    /// The core compares positions.
+    pub(super) fn compare_logs(&mut self, node: u32, command: CommandId, connection: ConnectionId) {
+        let question = Question::Exchange(digest(&self.machines[node as usize].logs.heads));
+        self.ask_about_logs(node, command, connection, question);
+    }
+
+    /// The core asks another machine about logs.
+    pub(super) fn ask_about_logs(
+        &mut self,
+        node: u32,
+        command: CommandId,
+        connection: ConnectionId,
+        question: Question,
+    ) {
+        if let Question::Fetch { log, epoch, since, .. } = &question {
+            let here = self.machines[node as usize].logs.heads.get(log).copied().unwrap_or_default();
+            let start = if *epoch == here.epoch { here.position } else { 0 };
+            if *since > start || *epoch < here.epoch {
+                let what = format!("a range of {log} from {since} on, epoch {epoch}, with a store up to {here}");
+                self.watch.find(self.now, Some(node), 6, what);
             }
-            Action::SyncAnnounce { connection, heads, .. } => (*connection, Question::Announce(heads.clone())),
-            Action::SyncFetch { connection, log, epoch, since, limit, .. } => {
-                let here = self.machines[node as usize].logs.heads.get(log).copied().unwrap_or_default();
-                let start = if *epoch == here.epoch { here.position } else { 0 };
-                if *since > start || *epoch < here.epoch {
-                    let what = format!("a range of {log} from {since} on, epoch {epoch}, with a store up to {here}");
-                    self.watch.find(self.now, Some(node), 6, what);
-                }
-                (*connection, Question::Fetch { log: *log, epoch: *epoch, since: *since, limit: *limit })
-            }
-            _ => return,
-        };
+        }
         let Some((key, side)) = self.machines[node as usize].conn(connection).and_then(|key| {
             let conn = self.conns.get(key)?;
             Some((key, conn.side_of(node)))
         }) else {
-            return self.say_now(node, Event::SyncFailed { sync: command.id, error: SyncError::ConnectionLost });
+            return self.say_now(node, Event::SyncFailed { sync: command, error: SyncError::ConnectionLost });
         };
-        self.machines[node as usize].logs.asked.push((command.id, connection.0));
+        self.machines[node as usize].logs.asked.push((command, connection.0));
         self.counts.log_questions += 1;
         let bytes = match &question {
             Question::Exchange(_) | Question::Fetch { .. } => 0,
             Question::Announce(heads) => heads.len() as u64 * HEAD,
         };
         self.count_bytes(bytes);
-        self.send(key, side, Body::LogQuestion(command.id, question));
+        self.send(key, side, Body::LogQuestion(command, question));
     }
 
     fn count_bytes(&mut self, bytes: u64) {
