@@ -263,11 +263,11 @@ fn what_is_shown_is_a_settings_file_with_the_same_effect() {
     identify = "/smith/id/1.0.0"  # follows from network
     kademlia = "/smith/kad/1.0.0"  # follows from network
     punch = "/smith/punch/1.0.0"  # follows from network
+    sync = "/smith/kinfolk-sync/1.0.0"  # follows from network
 
     [api]
     socket = "~/.local/share/kinfolk/api.sock"  # follows from data_dir
 
     [http]
-    listen = "off"
     "#);
 }

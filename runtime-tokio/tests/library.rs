@@ -60,6 +60,7 @@ async fn what_is_wrong_is_told_at_once() {
     protocols.identify: must begin with '/', be at most 128 bytes, and hold no spaces: /elohim/kad/1.0.0
     protocols.kademlia: must begin with '/', be at most 128 bytes, and hold no spaces: /elohim/kad/1.0.0
     protocols.punch: must begin with '/', be at most 128 bytes, and hold no spaces: /elohim/kad/1.0.0
+    protocols.sync: must begin with '/', be at most 128 bytes, and hold no spaces: /elohim/kad/1.0.0
     lifecycle.high_water: must be 2 to 100 000
     lifecycle.low_water: must be 1 to lifecycle.high_water
     say where the node keeps its identity: `.data_dir(..)`, or `.ephemeral()`
