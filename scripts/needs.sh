@@ -15,7 +15,9 @@ ip        iproute2     addresses and routes in the test networks
 tc        iproute2     queues in the test networks
 conntrack conntrack    NATs that forget in the test networks
 miniupnpd miniupnpd-nftables  routers that map ports in the test networks
-npm       npm          the js-libp2p peer"
+npm       npm          the js-libp2p peer
+redis-server redis-server  doorways that share their records
+curl      curl         a foreign client of the doorway"
 
 missing_packages() {
     while read -r program package _; do

@@ -161,6 +161,8 @@ pub struct RelayView {
     pub relay: PeerId,
     /// Since when it keeps a place for us; `None`: it does not.
     pub held_since: Option<Time>,
+    /// Its answer is awaited: whether it will keep one, or still does.
+    pub asked: bool,
     /// The round trip to it.
     pub rtt: Option<Duration>,
     /// What it allows a circuit to us.

@@ -31,7 +31,7 @@ pub struct NodeBuilder<A> {
 /// Where a node keeps what it must not forget.
 enum Place {
     Memory,
-    Disk(HostSettings),
+    Disk(Box<HostSettings>),
 }
 
 impl<A> fmt::Debug for NodeBuilder<A> {
@@ -58,7 +58,7 @@ impl<A> NodeBuilder<A> {
     /// Keeps identity, peers and traces in this folder, which belongs to one running node at a time; it is made if it
     /// does not exist. The node answers on a Unix socket in it, so the program `kinfolk` can be used to look at it.
     pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.place = Some(Place::Disk(HostSettings::in_folder(folder.into())));
+        self.place = Some(Place::Disk(Box::new(HostSettings::in_folder(folder.into()))));
         self
     }
 
@@ -77,7 +77,7 @@ impl<A> NodeBuilder<A> {
 
     /// Takes all settings from here, the data folder included, in place of what was said so far.
     pub fn settings(mut self, settings: &Settings) -> Self {
-        self.place = Some(Place::Disk(settings.host.clone()));
+        self.place = Some(Place::Disk(Box::new(settings.host.clone())));
         self.http = settings.host.http_listen;
         self.config(settings.config.clone())
     }
@@ -211,7 +211,7 @@ where
                 running::start(config, None, self.http, self.log, self.app).await
             }
             (Some(config), Some(Place::Disk(host))) if problems.is_empty() => {
-                running::start(config, Some(host), self.http, self.log, self.app).await
+                running::start(config, Some(*host), self.http, self.log, self.app).await
             }
             _ => Err(StartError::Settings(problems.join("; "))),
         }

@@ -254,6 +254,7 @@ mod tests {
         let held = RelayView {
             relay: who,
             held_since: Some(Time::from_secs(40)),
+            asked: false,
             rtt: Some(Duration::from_millis(23)),
             limit: Some(limit),
             last_error: None,

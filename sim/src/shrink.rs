@@ -67,6 +67,11 @@ impl Kind {
     }
 }
 
+/// The invariant about who can meet.
+const MEETING: u8 = 12;
+/// Who has not met by then, in seconds, has failed to.
+const PATIENCE: u64 = 600;
+
 struct Search<'a> {
     kind: Kind,
     limits: Limits,
@@ -75,6 +80,9 @@ struct Search<'a> {
     tried: HashSet<String>,
     runs: u64,
     best: (Table, Scenario, Report),
+    /// For failures to meet: so long after the last fault they were not together, in seconds, and so long a smaller
+    /// scenario must wait, too.
+    patience: u64,
     progress: &'a dyn Fn(&str),
 }
 
@@ -91,6 +99,8 @@ pub fn shrink(
     let table: Table = scenario.text.parse().ok()?;
     let drawn = Plan::new(scenario, seed).drawn;
     let before = (scenario.nodes(), faults_of(&table) + drawn.len() as u64, report.seconds);
+    let pinned = cuts::pinned(&table, &drawn);
+    let patience = if kind.invariant == MEETING { before.2.saturating_sub(cuts::healed(&pinned)) } else { 0 };
     let mut search = Search {
         kind,
         limits,
@@ -99,10 +109,12 @@ pub fn shrink(
         tried: HashSet::new(),
         runs: 1,
         best: (table, scenario.clone(), report),
+        patience: patience.min(PATIENCE),
         progress,
     };
+    // The same run, written down; only then can its end be cut off without drawing other faults.
+    search.attempt(&pinned);
     search.shorten();
-    search.attempt(&cuts::pinned(&search.best.0, &drawn));
     loop {
         let size = search.size();
         search.leave_out();
@@ -140,6 +152,9 @@ impl Search<'_> {
             return false;
         }
         let Ok(scenario) = parse("shrunk", &text) else { return false };
+        if self.patience > 0 && scenario.duration.as_secs() < cuts::healed(table) + self.patience {
+            return false;
+        }
         let first = self.best.2.seed;
         let others = (first.saturating_add(1)..).take(self.limits.seeds.saturating_sub(1) as usize);
         for seed in std::iter::once(first).chain(others) {

@@ -13,6 +13,7 @@
 //!
 //! Everything here panics when the machine does not do what it should: that is a failed test.
 
+mod figures;
 mod foreign;
 mod network;
 mod node;
@@ -22,6 +23,7 @@ mod side;
 mod trace;
 mod world;
 
+pub use figures::Figures;
 pub use foreign::Foreign;
 pub use network::{Device, Site};
 pub use node::{Node, NodeBuilder};

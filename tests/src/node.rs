@@ -235,6 +235,10 @@ impl Node {
         self.state().child.is_some()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.state().child.as_ref().and_then(Child::id).expect("a process that runs")
+    }
+
     /// The moment before its process was last started.
     pub fn started_at(&self) -> SystemTime {
         self.state().started.expect("a node that was started")

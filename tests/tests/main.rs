@@ -9,6 +9,8 @@ mod a_router_maps_ports;
 mod a_server_is_reached_however_it_is_written;
 mod builds_need_nothing_special;
 mod foreign_peers_traverse_nats;
+mod guests_may_flood;
+mod helpers_may_lie;
 mod hostile_peers_are_bounded;
 mod js_libp2p;
 mod lan_nodes_find_each_other;

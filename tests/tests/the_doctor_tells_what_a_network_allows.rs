@@ -62,6 +62,7 @@ async fn a_home_a_home_without_udp_and_the_open_internet() {
     }
     assert_eq!(verdicts(&at_home, "udp"), ["ok"], "{at_home:#}");
     assert_eq!(verdicts(&open, "udp"), ["ok"], "{open:#}");
+    assert_eq!(verdicts(&open, "reachable"), ["ok"], "{open:#}");
     assert_eq!((verdicts(&walled, "udp"), &walled["ok"]), (vec!["problem"], &Value::Bool(false)), "{walled:#}");
     // A node that nobody is to hear of asks nothing of the network's hash table, and tells it nothing.
     for server in &servers {

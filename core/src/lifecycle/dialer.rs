@@ -82,6 +82,7 @@ pub(crate) struct Dialer {
     queue: BTreeSet<(Class, Time, Job)>,
     dials: BTreeMap<CommandId, Dial>,
     /// Peers that are dialled as bootstrap targets, and by which dial.
+    #[cfg_attr(feature = "serde", serde(default))]
     targets: BTreeMap<PeerId, CommandId>,
     held: BTreeMap<HeldId, Held>,
     networks: BTreeMap<IpAddr, (Time, u32)>,

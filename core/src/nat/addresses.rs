@@ -171,6 +171,9 @@ impl OwnAddresses {
 
     /// Somebody whom we had not dialled came to us over the internet. Says whether anything may follow from that.
     pub(super) fn visited(&mut self, cx: &Cx<'_>, ip: IpAddr, transport: Transport) -> bool {
+        let kind = Kind { ipv6: ip.is_ipv6(), transport };
+        // One more of many shows nothing new.
+        let was_clear = self.has_visitors() && self.is_visited(Some(kind), cx.now);
         let visitors = self.visitors.entry(transport).or_default();
         let network = network_of(ip);
         if visitors.len() >= MAX_VISITORS
@@ -179,8 +182,8 @@ impl OwnAddresses {
         {
             visitors.remove(&oldest);
         }
-        let mut news = visitors.insert(network, cx.now).is_none_or(|before| before + VISITED <= cx.now);
-        let kind = Kind { ipv6: ip.is_ipv6(), transport };
+        visitors.insert(network, cx.now);
+        let mut news = !was_clear;
         for (address, candidate) in &mut self.candidates {
             if candidate.standing == Standing::Closed && Kind::of(address) == Some(kind) {
                 candidate.standing = Standing::Unjudged;

@@ -212,6 +212,7 @@ impl Relays {
             .map(|(peer, place)| RelayView {
                 relay: peer.id,
                 held_since: place.held,
+                asked: place.until.is_some(),
                 rtt: rtt(peer),
                 limit: place.limit,
                 last_error: place.error.clone(),
@@ -515,7 +516,9 @@ impl Relays {
         let answers = self.places.values().filter_map(|place| place.until);
         let renewals = self.held().filter(|(_, place)| place.until.is_none()).map(|(_, place)| place.renew_at);
         let missing = self.asked_count() < self.wanted;
-        let waiting = lifecycle.relay_candidates().filter(|_| missing).filter_map(|(slot, _)| self.places.get(&slot));
+        // Looks at every peer that is here: only where it matters.
+        let candidates = missing.then(|| lifecycle.relay_candidates()).into_iter().flatten();
+        let waiting = candidates.filter_map(|(slot, _)| self.places.get(&slot));
         let retries = waiting.filter(|place| place.reservation.is_none()).map(|place| place.retry_at);
         let improve = Some(self.improve_at).filter(|_| self.wanted > 0 && !missing);
         let first = Some(Time::ZERO + cx.config.nat.relay_after).filter(|_| self.wanted == 0);

@@ -26,6 +26,7 @@ pub(super) struct Verdict {
     /// The network has changed: what was thought no longer counts.
     anew: bool,
     /// When it last changed on this network; `Time::ZERO` for never.
+    #[cfg_attr(feature = "serde", serde(default))]
     changed: Time,
 }
 

@@ -39,6 +39,7 @@ pub(crate) struct Peer {
     pub(crate) drops: u16,
     pub(crate) drops_since: Time,
     /// How often in a row it has ended our connections.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub(crate) turned_away: u8,
     /// Its place in the queue of dials.
     pub(crate) queued: Option<(Class, Time)>,

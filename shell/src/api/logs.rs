@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use axum::{
     Json,
     body::{Body, Bytes},
-    extract::{Query, State},
-    http::{HeaderValue, header},
+    extract::{Query, State, rejection::BytesRejection},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{Stream, StreamExt, stream};
@@ -22,6 +22,8 @@ use crate::{
 
 /// The longest body of `POST /v1/put/lines`.
 pub const MAX_LINES: usize = 1 << 20;
+
+const TOO_LONG: &str = "an entry has at most 65536 bytes, and the lines of one request at most 1 MiB";
 
 /// The answer to `POST /v1/put` and `POST /v1/put/lines`: how far the own log goes now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -127,11 +129,26 @@ impl LogEntry {
     }
 }
 
-pub(super) async fn put(State(node): State<Control>, body: Bytes) -> Result<Json<Put>, Problem> {
-    put_all(&node, vec![body.to_vec()]).await
+pub(super) async fn put(
+    State(node): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Put>, Problem> {
+    put_all(&node, vec![whole(body)?.to_vec()]).await
 }
 
-pub(super) async fn put_lines(State(node): State<Control>, body: Bytes) -> Result<Json<Put>, Problem> {
+/// A body that is not too long.
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ProblemKind::TooLarge, TOO_LONG),
+        _ => Problem::new(ProblemKind::BadRequest, rejection.body_text()),
+    })
+}
+
+pub(super) async fn put_lines(
+    State(node): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Put>, Problem> {
+    let body = whole(body)?;
     let lines = body.strip_suffix(b"\n").unwrap_or(&body);
     put_all(&node, lines.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()).await
 }

@@ -14,7 +14,7 @@ use kinfolk_core::{EntryHash, Head, LogHead, PeerId, SyncError};
 use libp2p::identity::Keypair;
 
 use super::{
-    MAX_READ, READ_BYTES, Range, Sent, Shared, Stored,
+    MAX_READ, READ_BYTES, Range, Sent, Shared, Stored, Waiting,
     chain::{self, BLOCK, MAX_EPOCH, MAX_POSITION, Place, Wrong},
     log::{Entry, Fork, Log, LogError},
 };
@@ -25,7 +25,7 @@ const MAX_LOGS: usize = 65_536;
 /// What the thread is asked for.
 pub(super) enum Job {
     Put { entries: Vec<Vec<u8>>, reply: oneshot::Sender<Result<Head, LogError>> },
-    Store { sent: Sent, reply: oneshot::Sender<Result<Stored, SyncError>> },
+    Store { sent: Sent, waiting: Waiting, reply: oneshot::Sender<Result<Stored, SyncError>> },
     Range { log: PeerId, epoch: u64, since: u64, limit: u32, reply: oneshot::Sender<Result<Range, SyncError>> },
     Read { log: PeerId, epoch: u64, since: u64, limit: u32, reply: oneshot::Sender<Result<Vec<Entry>, LogError>> },
     Heads { reply: oneshot::Sender<Result<Vec<LogHead>, LogError>> },
@@ -59,10 +59,10 @@ impl Keeper {
                 None => break None,
                 Some(Job::Close { reply }) => break Some(reply),
                 Some(Job::Put { entries, reply }) => drop(reply.send(self.put(entries))),
-                Some(Job::Store { sent, reply }) => {
+                Some(Job::Store { sent, waiting, reply }) => {
                     let log = sent.log;
                     let stored = self.store(sent);
-                    self.shared.waited();
+                    drop(waiting);
                     if let Err(Ok(_)) = reply.send(stored) {
                         self.shared.tell(log);
                     }

@@ -284,8 +284,8 @@ impl Logs {
 
     /// Checks a range of somebody else's, and stores it for good.
     pub(crate) async fn store(&self, sent: Sent) -> Result<Stored, SyncError> {
-        self.shared.waits(1);
-        let stored = self.wait(|reply| Job::Store { sent, reply }).await;
+        let waiting = Waiting::new(&self.shared);
+        let stored = self.wait(|reply| Job::Store { sent, waiting, reply }).await;
         stored.unwrap_or(Err(SyncError::StoreFailed))
     }
 
@@ -345,27 +345,31 @@ impl Shared {
         table.wake();
     }
 
-    /// A range more waits.
-    fn waits(&self, ranges: usize) {
-        let waiting = self.waiting.fetch_add(ranges, Ordering::Relaxed) + ranges;
-        if waiting >= MANY {
-            self.set_busy(true);
-        }
-    }
-
-    /// A range waits no more.
-    fn waited(&self) {
-        let waiting = self.waiting.fetch_sub(1, Ordering::Relaxed) - 1;
-        if waiting <= FEW {
-            self.set_busy(false);
-        }
-    }
-
     fn set_busy(&self, busy: bool) {
         let mut table = self.table();
         if table.busy != busy {
             table.busy = busy;
             table.wake();
+        }
+    }
+}
+
+/// A range that waits to be stored, until this is dropped: whoever sent it may not wait that long.
+struct Waiting(Arc<Shared>);
+
+impl Waiting {
+    fn new(shared: &Arc<Shared>) -> Self {
+        if shared.waiting.fetch_add(1, Ordering::Relaxed) + 1 >= MANY {
+            shared.set_busy(true);
+        }
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) - 1 <= FEW {
+            self.0.set_busy(false);
         }
     }
 }

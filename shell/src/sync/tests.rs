@@ -370,16 +370,24 @@ fn the_core_hears_when_ranges_pile_up_and_when_they_are_gone() {
     bob.events();
     ada.put(0..10);
     let range = || sent(ada.logs.own, 0, 0, block_on(ada.logs.range(ada.logs.own, 0, 0, 10)).unwrap());
-    bob.logs.shared.waits(MANY - 1);
+    let others: Vec<Waiting> = (0..MANY - 1).map(|_| Waiting::new(&bob.logs.shared)).collect();
     let mut cx = Context::from_waker(Waker::noop());
     let mut store = Box::pin(bob.logs.store(range()));
     assert!(store.as_mut().poll(&mut cx).is_pending());
     assert_eq!(bob.events(), [Event::SyncPressure { busy: true }]);
     block_on(store).unwrap();
-    for _ in 0..MANY - 1 {
-        bob.logs.shared.waited();
-    }
+    assert_eq!(bob.events(), []);
+    drop(others);
     assert_eq!(bob.events(), [Event::SyncPressure { busy: false }]);
+
+    // Also when nobody waits for them any more.
+    let stores: Vec<_> = (0..MANY).map(|_| bob.logs.store(range())).collect();
+    for store in stores {
+        let mut store = std::pin::pin!(store);
+        assert!(store.as_mut().poll(&mut cx).is_pending());
+    }
+    block_on(bob.logs.all_heads()).unwrap();
+    assert_eq!(bob.logs.shared.waiting.load(Ordering::Relaxed), 0);
 }
 
 #[test]

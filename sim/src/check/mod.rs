@@ -332,7 +332,8 @@ impl Watch {
             return Some((3, format!("{} peers connected, {most} allowed", whole.connected)));
         }
         let held = whole.relays.iter().filter(|relay| relay.held_since.is_some()).count() as u32;
-        let said = whole.relays.iter().any(|relay| relay.last_error.is_some() || relay.retry_at.is_some());
+        let said =
+            whole.relays.iter().any(|relay| relay.asked || relay.last_error.is_some() || relay.retry_at.is_some());
         let known = whole.relays.iter().any(|relay| relay.held_since.is_none());
         if held < whole.relays_wanted && known && !said && machine.started + 300 * SECOND < now {
             return Some((10, format!("{held} of {} relays are held, and nothing says why", whole.relays_wanted)));

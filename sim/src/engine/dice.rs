@@ -16,6 +16,8 @@ pub enum Purpose {
     Seeds = 6,
     /// Settings that are drawn in sweeps.
     Swarm = 7,
+    /// What hostile nodes invent.
+    Malice = 8,
 }
 
 /// A stream of random numbers. The n-th number of a stream is a function of seed, node, purpose and n alone.

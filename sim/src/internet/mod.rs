@@ -247,6 +247,11 @@ impl Internet {
         self.segments[segment as usize].gateway
     }
 
+    /// Whether a router is switched on.
+    pub fn router_is_on(&self, router: RouterId) -> bool {
+        self.routers[router as usize].on
+    }
+
     /// A router.
     pub fn router(&mut self, router: RouterId) -> &mut Router {
         &mut self.routers[router as usize]

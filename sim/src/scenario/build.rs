@@ -16,7 +16,7 @@ use super::{
 use crate::{
     engine::{Dice, Moment, Purpose, SECOND},
     internet::{FirewallKind, HostId, INTERNET, Internet, NatKind, RouterId, SegmentId, Site, SiteId, Weather},
-    swarm::{Setup, World, Writing, peer_id},
+    swarm::{Malice, Setup, World, Writing, peer_id},
 };
 
 /// A home or server of a world.
@@ -218,9 +218,18 @@ impl<'a> Builder<'a> {
         let base = server.name.get_ref().clone();
         let name = if *server.count.get_ref() == 1 { base.clone() } else { format!("{base}.{number}") };
         self.net.add_name(&format!("{name}.example"), vec![v4.into()]);
-        let place = Place { name, base, site, segment: INTERNET, router: None, isp, nodes: vec![host], family: None };
+        let place = Place {
+            name,
+            base,
+            site,
+            segment: INTERNET,
+            router: None,
+            isp,
+            nodes: vec![host],
+            family: server.family.clone(),
+        };
         self.places.push(place);
-        self.setup(Config::server(), 0, 0);
+        self.setup(preset(server.role), 0, 0, server.malice);
     }
 
     fn add_home(&mut self, at: usize, number: u32) {
@@ -256,16 +265,11 @@ impl<'a> Builder<'a> {
         let count = nodes.len();
         self.places.push(Place { name, base, site, segment, router: Some(router), isp, nodes, family });
         for _ in 0..count {
-            let config = match home.role {
-                NodeRole::Family => Config::family_node(),
-                NodeRole::Desktop => Config::desktop(),
-                NodeRole::Server => Config::server(),
-            };
-            self.setup(config, home.clock_offset, home.clock_drift);
+            self.setup(preset(home.role), home.clock_offset, home.clock_drift, home.malice);
         }
     }
 
-    fn setup(&mut self, mut config: Config, clock_offset: i64, drift: i32) {
+    fn setup(&mut self, mut config: Config, clock_offset: i64, drift: i32, malice: Option<Malice>) {
         if self.scenario.logs.is_some() {
             config.sync.with = Service::Anyone;
         }
@@ -273,7 +277,7 @@ impl<'a> Builder<'a> {
         let config = config.validate().expect("a preset");
         let slack = nanos(self.scenario.weather.wake_slack);
         let synced = clock_offset == 0;
-        self.setups.push(Setup { config, slack, clock_offset, synced, drift });
+        self.setups.push(Setup { config, slack, clock_offset, synced, drift, malice });
     }
 
     fn draw(&mut self, mix: &Mix) -> NatKind {
@@ -313,6 +317,7 @@ impl<'a> Builder<'a> {
             let bootstrap = home.map_or(none, |home| &home.bootstrap);
             let bootstrap = server.map_or(bootstrap, |server| &server.bootstrap);
             let relays = home.map_or(none, |home| &home.relays);
+            let relays = server.map_or(relays, |server| &server.relays);
             let named = |names: &[Spanned<String>], dns: bool| -> Vec<PeerAddress> {
                 let places = names.iter().flat_map(|name| {
                     self.places.iter().filter(move |other| other.base == *name.get_ref() && other.router.is_none())
@@ -344,6 +349,14 @@ impl<'a> Builder<'a> {
                 self.setups[*node as usize].config = config;
             }
         }
+    }
+}
+
+fn preset(role: NodeRole) -> Config {
+    match role {
+        NodeRole::Family => Config::family_node(),
+        NodeRole::Desktop => Config::desktop(),
+        NodeRole::Server => Config::server(),
     }
 }
 

@@ -1,16 +1,16 @@
 //! What happens to a world while it runs: starts, faults, and their ends.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use kinfolk_core::{Ask, PeerAddress, Scope};
 
 use super::{
     build::{Place, Plan, nanos},
-    file::{FaultKind, Meet},
+    file::FaultKind,
 };
 use crate::{
     engine::{Dice, Moment, SECOND},
-    internet::{HostId, Reach, SiteId},
+    internet::{HostId, SiteId},
     swarm::{End, peer_id},
     words,
 };
@@ -410,74 +410,6 @@ impl Plan {
                 self.world.mute(segment, false);
             }
         }
-    }
-
-    /// Whether everybody who can be together is.
-    fn judge(&mut self) {
-        let expect = self.scenario.expect;
-        let mut found = vec![];
-        let pairs: Vec<(HostId, HostId)> = self.world.pairs().iter().map(|pair| pair.nodes).collect();
-        for (a, b) in pairs {
-            let awake = |node: HostId| {
-                let machine = &self.world.machines()[node as usize];
-                machine.on && !machine.asleep
-            };
-            if !awake(a) || !awake(b) {
-                continue;
-            }
-            let (direct, relayed) = self.world.paths(a, b);
-            let reach = self.world.net().reach(a, b, true);
-            let wrong = match expect.families {
-                Meet::Anyhow => None,
-                Meet::WhereDialled if reach >= Reach::Dialled && !direct => {
-                    Some("are not directly connected, and could be")
-                }
-                Meet::Connected | Meet::Best if !direct && !relayed => Some("are not connected"),
-                Meet::Best if !direct && reach > Reach::Never => Some("are relayed, and could be direct"),
-                Meet::WhereDialled | Meet::Connected | Meet::Best => None,
-            };
-            if let Some(wrong) = wrong {
-                found.push(format!("{} and {} {wrong} ({reach:?})", self.node_name(a), self.node_name(b)));
-            }
-        }
-        if expect.nobody_alone {
-            for (node, machine) in (0..).zip(self.world.machines()) {
-                if machine.on && !machine.asleep && machine.core.view().is_some_and(|view| view.node().connected == 0) {
-                    found.push(format!("{} has no connection", self.node_name(node)));
-                }
-            }
-        }
-        if expect.same_logs {
-            found.extend(self.unlike_logs());
-        }
-        for what in found {
-            self.world.find(None, 12, what);
-        }
-    }
-}
-
-impl Plan {
-    /// Which running nodes lack entries that another one has.
-    fn unlike_logs(&self) -> Vec<String> {
-        let machines = || (0..).zip(self.world.machines()).filter(|(_, machine)| machine.on && !machine.asleep);
-        let mut most = BTreeMap::new();
-        for (node, _) in machines() {
-            for (log, head) in self.world.heads(node) {
-                let known = most.entry(*log).or_insert(*head);
-                if head.reach() > known.reach() {
-                    *known = *head;
-                }
-            }
-        }
-        let mut found = vec![];
-        for (node, _) in machines() {
-            let here = self.world.heads(node);
-            let lacks = most.iter().filter(|(log, head)| here.get(*log) != Some(*head)).count();
-            if lacks > 0 {
-                found.push(format!("{} lacks entries of {lacks} of {} logs", self.node_name(node), most.len()));
-            }
-        }
-        found
     }
 }
 

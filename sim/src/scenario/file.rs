@@ -6,7 +6,7 @@ use kinfolk_core::Role;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use toml::Spanned;
 
-use crate::{internet::NatKind, words};
+use crate::{internet::NatKind, swarm::Malice, words};
 
 /// See the module.
 #[derive(Clone, Debug, Deserialize)]
@@ -200,6 +200,8 @@ pub struct Home {
     /// Millionths by which the clock runs fast.
     #[serde(default)]
     pub clock_drift: i32,
+    /// Whether its nodes are hostile, and how.
+    pub malice: Option<Malice>,
 }
 
 /// A server, or many alike.
@@ -219,6 +221,16 @@ pub struct Server {
     /// Other servers that it asks first.
     #[serde(default)]
     pub bootstrap: Vec<Spanned<String>>,
+    /// The relays that it asks first, if it is no server.
+    #[serde(default)]
+    pub relays: Vec<Spanned<String>>,
+    /// What it is.
+    #[serde(default = "server_role")]
+    pub role: NodeRole,
+    /// Whose it is: nodes of one family pin each other.
+    pub family: Option<String>,
+    /// Whether it is hostile, and how.
+    pub malice: Option<Malice>,
 }
 
 /// What goes wrong at a time.
@@ -300,11 +312,11 @@ pub struct Expect {
     pub families: Meet,
     /// Whether every running node has a connection.
     pub nobody_alone: bool,
-    /// Whether all running nodes have the same entries.
-    pub same_logs: bool,
     /// All of it holds so long after the last fault is over already, not only at the end.
     #[serde(deserialize_with = "maybe_span")]
     pub within: Option<Duration>,
+    /// Whether all running nodes have the same entries.
+    pub same_logs: bool,
 }
 
 /// How nodes that belong together are connected.
@@ -412,7 +424,7 @@ impl Scenario {
         }
         for server in &self.servers {
             server.region.iter().try_for_each(|name| is(name, "region"))?;
-            server.bootstrap.iter().try_for_each(|name| is(name, "server"))?;
+            server.bootstrap.iter().chain(&server.relays).try_for_each(|name| is(name, "server"))?;
             if !(1..=60_000).contains(server.count.get_ref()) {
                 return Err((server.count.span(), "1 to 60 000 servers".to_owned()));
             }
@@ -603,6 +615,10 @@ const fn yes() -> bool {
 
 const fn family_role() -> NodeRole {
     NodeRole::Family
+}
+
+const fn server_role() -> NodeRole {
+    NodeRole::Server
 }
 
 fn usual() -> Spanned<Mix> {

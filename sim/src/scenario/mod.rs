@@ -6,6 +6,7 @@
 mod build;
 mod faults;
 mod file;
+mod judge;
 
 pub use build::Plan;
 pub use faults::Drawn;
@@ -14,7 +15,7 @@ pub use file::{Expect, FaultKind, Meet, Scenario};
 use std::{fmt, fs, path::Path};
 
 /// The scenarios that are part of the program: name and text.
-pub const BUILT_IN: [(&str, &str); 8] = [
+pub const BUILT_IN: [(&str, &str); 9] = [
     ("lan-of-five", include_str!("../../scenarios/lan-of-five.toml")),
     ("two-homes-and-a-server", include_str!("../../scenarios/two-homes-and-a-server.toml")),
     ("family-of-eight", include_str!("../../scenarios/family-of-eight.toml")),
@@ -23,6 +24,7 @@ pub const BUILT_IN: [(&str, &str); 8] = [
     ("logs-of-fifty", include_str!("../../scenarios/logs-of-fifty.toml")),
     ("cold-start", include_str!("../../scenarios/cold-start.toml")),
     ("flash-crowd", include_str!("../../scenarios/flash-crowd.toml")),
+    ("eclipse-attempt", include_str!("../../scenarios/eclipse-attempt.toml")),
 ];
 
 /// Why a scenario can't be run.

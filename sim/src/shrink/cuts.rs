@@ -176,6 +176,16 @@ fn forget(table: &mut Table, is_gone: &dyn Fn(&str) -> bool) {
     }
 }
 
+/// When the last fault that is written down is over, in seconds; one that lasts is how things are from then on.
+pub(super) fn healed(table: &Table) -> u64 {
+    let span = |entry: &Table, key: &str| {
+        let text = entry.get(key).and_then(Value::as_str);
+        text.and_then(|text| crate::words::parse_span(text).ok()).map_or(0, |span| span.as_secs() + 1)
+    };
+    // A router's reboot takes half a minute when nothing is said.
+    entries(table, "fault").iter().map(|fault| span(fault, "at") + span(fault, "for").max(31)).max().unwrap_or(0)
+}
+
 /// With an earlier end; what would come after it is left out.
 pub(super) fn ended(table: &Table, seconds: u64) -> Table {
     let mut table = table.clone();

@@ -442,7 +442,9 @@ impl World {
             Some(circuit) => Address::relayed(super::peer_id(circuit.relay)),
             None => Address::ip(other.remote.ip(), other.remote.port(), conn.transport),
         };
+        let observed = self.observed_by(peer, observed);
         let mut identity = self.machines[peer as usize].identity();
+        self.introduced(peer, &mut identity);
         identity.observed = Some(observed.clone());
         let now = self.now;
         let Some(conn) = self.conns.get_mut(key) else { return };

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use super::{Addresses, What, World, dialing::Asker, machine::Held, peer_id};
 use crate::engine::{Dice, Digest, Key, MILLI, Moment, Purpose, SECOND};
 
-const K: usize = 20;
+pub(super) const K: usize = 20;
 const ALPHA: usize = 3;
 /// libp2p-kad: one peer of a query may take this long, and the query as a whole.
 const PEER_TIMEOUT: u64 = 10 * SECOND;
@@ -113,6 +113,11 @@ struct Provider {
 /// Where a machine's id lies.
 pub(super) fn place_of_peer(index: u32) -> u64 {
     Dice::new(0x0070_6c61_6365, index, Purpose::Layout).next()
+}
+
+/// Where what one can be a provider of lies, in a network.
+pub(super) fn place_of_topic(topic: Topic, network: &str) -> u64 {
+    place_of_text(&format!("{topic:?} of {network}"))
 }
 
 fn place_of_text(text: &str) -> u64 {
@@ -253,7 +258,7 @@ impl World {
         self.counts.queries += 1;
         let network = |world: &Self, topic: Topic| {
             let name = &world.machines[node as usize].setup.config.network;
-            place_of_text(&format!("{topic:?} of {name}"))
+            place_of_topic(topic, name)
         };
         let (kind, target) = match question {
             Question::LookUp { near } => {
@@ -415,14 +420,17 @@ impl World {
 
     /// One of those asked has answered.
     fn answered(&mut self, key: Key, at: u16, peer: u32) {
+        let named = self.named_by(peer);
+        let conceals = self.conceals(peer);
         let Some(query) = self.queries.get_mut(key) else { return };
         let (node, target) = (query.node, query.target);
         query.contacts[usize::from(at)].state = State::Done;
         query.successes += 1;
         let theirs = &mut self.machines[peer as usize];
-        let near = theirs.table.nearest(target, node);
+        let near = named.unwrap_or_else(|| theirs.table.nearest(target, node));
         let mut news: Vec<(u32, Addresses)> = vec![];
         match query.kind {
+            _ if conceals => {}
             Kind::Providers(topic) => {
                 let named = theirs.shelf.answer(topic, self.now);
                 news.extend(named.iter().filter(|(one, _)| *one != node && !query.named.contains(one)).cloned());

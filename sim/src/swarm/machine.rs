@@ -8,7 +8,7 @@ use kinfolk_core::{
 };
 use smallvec::SmallVec;
 
-use super::{Addresses, What, World, kademlia::Shelf, kademlia::Table, relay::Serving};
+use super::{Addresses, Malice, What, World, kademlia::Shelf, kademlia::Table, relay::Serving};
 use crate::{
     engine::{Dice, Key, MILLI, Moment, Purpose, SECOND},
     record::Recording,
@@ -27,6 +27,8 @@ pub struct Setup {
     pub synced: bool,
     /// By how much the machine's clock runs fast, in millionths.
     pub drift: i32,
+    /// Whether it is hostile, and how.
+    pub malice: Option<Malice>,
 }
 
 /// How a program ends.
@@ -50,6 +52,8 @@ pub struct Machine {
     pub place: u64,
     /// What it was given.
     pub setup: Setup,
+    /// Whether it is hostile, and how.
+    pub malice: Option<Malice>,
     /// Whether the program runs.
     pub on: bool,
     /// Whether the machine is suspended.
@@ -119,11 +123,14 @@ const FRAME: usize = 32;
 
 impl Machine {
     pub(super) fn new(index: u32, seed: u64, setup: Setup) -> Self {
+        let malice = setup.malice;
+        let own = malice.and_then(|malice| super::malice::place(malice, &setup.config.network, index));
         Self {
             core: Node::new(),
             id: peer_id(index),
-            place: super::kademlia::place_of_peer(index),
+            place: own.unwrap_or_else(|| super::kademlia::place_of_peer(index)),
             setup,
+            malice,
             on: false,
             asleep: false,
             run: 0,
@@ -303,6 +310,7 @@ impl World {
         self.logs_started(node, at + MILLI);
         self.queue.push(at + 5 * MILLI, node, What::WallClock);
         self.join_lan(node);
+        self.start_malice(node);
     }
 
     /// Ends a machine's program.
@@ -448,7 +456,7 @@ mod tests {
     fn a_clock_that_drifts_is_read_backwards_to_the_nanosecond() {
         let config = Config::desktop().validate().unwrap();
         for drift in [0, 1, 50, -50, 200_000, -200_000] {
-            let setup = Setup { config: config.clone(), slack: 0, clock_offset: 0, synced: true, drift };
+            let setup = Setup { config: config.clone(), slack: 0, clock_offset: 0, synced: true, drift, malice: None };
             let mut machine = Machine::new(0, 1, setup);
             machine.started = 12_345;
             for nanos in [0, 1, 2, 999, 1_000_000_007, 86_400 * SECOND + 3] {

@@ -50,6 +50,11 @@ impl World {
         self.lans.entry(segment).or_default().muted = muted;
     }
 
+    /// Whether multicasts are kept from getting through on a network.
+    pub fn is_mute(&self, segment: SegmentId) -> bool {
+        self.lans.get(&segment).is_some_and(|lan| lan.muted)
+    }
+
     /// Somebody asks, everybody answers, everybody hears.
     pub(super) fn multicast(&mut self, segment: SegmentId) {
         let now = self.now;

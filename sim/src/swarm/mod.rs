@@ -13,6 +13,7 @@ mod execute;
 mod kademlia;
 mod logs;
 mod machine;
+mod malice;
 mod mdns;
 #[cfg(feature = "museum")]
 mod museum;
@@ -24,6 +25,7 @@ mod relay;
 
 pub use logs::Writing;
 pub use machine::{End, Machine, Setup, peer_id, peer_index};
+pub use malice::Malice;
 #[cfg(feature = "museum")]
 pub use museum::Plant;
 pub use outcome::{Pair, Path};
@@ -91,6 +93,8 @@ enum What {
     Probe(Key),
     /// An author writes, in this run of its program.
     Write(u32),
+    /// A hostile node goes on.
+    Malice(u64),
     /// The wall clock is told.
     WallClock,
     /// Something that the scenario has planned.
@@ -370,6 +374,7 @@ impl World {
             What::Punch(key, stage) => self.punch_step(key, stage),
             What::Probe(key) => self.probe_step(key),
             What::Write(run) => self.write(node, run),
+            What::Malice(turn) => self.malice_due(node, turn),
             What::WallClock => self.wall_clock(node),
             What::Planned(number) => self.planned.push(number),
             What::Review => self.review(),
@@ -379,7 +384,7 @@ impl World {
     fn review(&mut self) {
         self.queue.push(self.now + REVIEW, NOBODY, What::Review);
         for (machine, index) in self.machines.iter().zip(0..) {
-            if machine.on {
+            if machine.on && machine.malice.is_none() {
                 let keeps = |relay: &PeerId| {
                     let relay = peer_index(relay).and_then(|relay| self.machines.get(relay as usize));
                     relay.is_none_or(|relay| !relay.on || relay.serving.keeps(index, self.now))
@@ -402,8 +407,10 @@ impl World {
         self.counts.events += 1;
         self.digest.word(u64::from(node) << 32 ^ self.now);
         self.digest.value(&event);
-        self.watch.told(self.now, node, &event);
         let machine = &self.machines[node as usize];
+        if machine.malice.is_none() {
+            self.watch.told(self.now, node, &event);
+        }
         let t = machine.local(self.now);
         self.hand(node, t, event);
     }
@@ -462,8 +469,10 @@ impl World {
     fn command(&mut self, node: u32, command: &Command) {
         self.counts.commands += 1;
         self.digest.value(command);
-        let left = self.left_after(node, command);
-        self.watch.commanded(self.now, node, &self.machines[node as usize], command, left);
+        if self.malice(node).is_none() {
+            let left = self.left_after(node, command);
+            self.watch.commanded(self.now, node, &self.machines[node as usize], command, left);
+        }
         self.note(node, command);
         self.execute(node, command);
     }

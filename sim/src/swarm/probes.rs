@@ -6,7 +6,7 @@ use kinfolk_core::{
     Address, Asker as Behaviour, Audience, CommandId, DialError, Event, HeldId, Origin, PeerId, ProbeVerdict, Transport,
 };
 
-use super::{What, World, dialing::Asker, machine::Held, peer_id};
+use super::{Malice, What, World, dialing::Asker, machine::Held, peer_id};
 use crate::engine::{Key, MILLI};
 
 /// A probe under way.
@@ -77,6 +77,9 @@ impl World {
             return;
         }
         let address = probe.address.clone();
+        if self.malice(server) == Some(Malice::LyingProbes) {
+            return self.probe_refused(key);
+        }
         let machine = &mut self.machines[server as usize];
         if !machine.on {
             return;

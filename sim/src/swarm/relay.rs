@@ -121,17 +121,18 @@ impl World {
         }
         let places = &mut machine.serving.places;
         places.retain(|place| place.until > now);
-        let mine = places.iter().position(|place| place.peer == client);
+        let mine = places.iter().position(|place| place.peer == client && place.conn == conn);
+        let known = places.iter().any(|place| place.peer == client);
         let near = places.iter().filter(|place| place.network == network).count();
         let full = places.len() >= limits.reservations as usize || near >= limits.reservations_per_network as usize;
-        if mine.is_none() && full {
+        if !known && full {
             return Answer::No(ReserveError::Full);
         }
         let until = now + LIFETIME * SECOND;
         let limit = Some(CircuitLimit { duration: Some(limits.duration), bytes: Some(limits.bytes) });
         let place = Place { peer: client, conn, until, network };
         match mine {
-            // It sits on the first connection (LIBP2P.md 30).
+            // It sits on the connection that it was asked for on; on another one it is a second one of the same peer.
             Some(at) => places[at].until = until,
             None => places.push(place),
         }
@@ -141,7 +142,7 @@ impl World {
             .into_iter()
             .map(|via| Address::Relayed(Box::new(CircuitAddress { relay: peer_id(relay), via: Some(via) })));
         let addresses = addresses.collect();
-        if mine.is_none() {
+        if !known {
             self.tell_serving(relay, client);
         }
         Answer::Yes { limit, addresses, expires }
@@ -293,6 +294,7 @@ impl World {
             via,
         );
         self.machines[relay as usize].serving.circuits.push(conn);
+        self.may_cut(relay, conn);
         if let Some(duration) = limit_nanos(limit) {
             self.queue.push(self.now.saturating_add(duration), relay, What::CircuitOver(conn));
         }

@@ -326,3 +326,49 @@ fn fail_dials(node: &mut Recording, at: u64, event: Event) {
 fn is_dial(command: &Command) -> bool {
     matches!(command.action, Action::Dial { .. })
 }
+
+/// A home behind a router, another one whose clock is two hours late, and a server that is killed; with a bug, or
+/// with none, and a user who asks for somebody nobody knows.
+pub fn museum(plant: Option<&str>) -> String {
+    let plant = plant.map(|plant| format!("plant = \"{plant}\"\n")).unwrap_or_default();
+    format!("name = \"museum\"\nduration = \"3h\"\n{plant}{MUSEUM}")
+}
+
+const MUSEUM: &str = r#"
+[[isp]]
+name = "north"
+
+[[server]]
+name = "server"
+
+[[home]]
+name = "alice"
+isp = "north"
+family = "family"
+bootstrap = ["server"]
+relays = ["server"]
+
+[[home]]
+name = "bob"
+isp = "north"
+nat = "symmetric"
+nodes = 2
+family = "family"
+clock-offset = -7200
+bootstrap = ["server"]
+relays = ["server"]
+
+[[fault]]
+at = "100m"
+what = "kill"
+who = "server"
+for = "1m"
+
+[[ask]]
+at = "1m"
+who = "alice/1"
+
+[expect]
+families = "connected"
+nobody-alone = true
+"#;

@@ -13,7 +13,8 @@
 //! - `external`: relay: addresses that it vouches for; default: what others see, as in the example
 //!
 //! What happens is printed as JSON lines, each with `ms`, the milliseconds since the process began, and `at_unix_ms`; see
-//! `tests/src/foreign.rs`. Of requests it knows one, `connections`: all that stand.
+//! `tests/src/foreign.rs`. Of requests it knows two: `connections`, all that stand, and `dial {address}`, whose outcome is
+//! an event like any other.
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the swarm's many events it looks at a few, on purpose")]
 
 use std::{
@@ -90,12 +91,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
             line = requests.recv() => {
                 let Some(line) = line else { return Ok(()) };
                 let request: Value = serde_json::from_str(&line)?;
-                plain.say(match request["do"].as_str() {
+                let answer = match request["do"].as_str() {
                     Some("connections") => {
                         json!({ "id": request["id"], "ok": plain.connections.values().collect::<Vec<_>>() })
                     }
+                    Some("dial") => {
+                        let address: Multiaddr = request["address"].as_str().unwrap_or_default().parse()?;
+                        let peer = address.iter().filter_map(|part| match part {
+                            Protocol::P2p(peer) => Some(peer),
+                            _ => None,
+                        });
+                        let peer = peer.last().ok_or("an address without a peer")?;
+                        let dial = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]);
+                        plain.swarm.dial(dial.build())?;
+                        json!({ "id": request["id"], "ok": true })
+                    }
                     _ => json!({ "id": request["id"], "error": "no such request" }),
-                });
+                };
+                plain.say(answer);
             }
             event = plain.swarm.select_next_some() => plain.take(event)?,
         }

@@ -333,7 +333,7 @@ impl Live {
 
 /// Numbers that nobody outside can foresee: a keyed hash of a counter.
 #[derive(Debug, Default)]
-struct Dice {
+pub(super) struct Dice {
     key: RandomState,
     thrown: AtomicU64,
 }
@@ -356,10 +356,15 @@ impl Dice {
             }
         }
         let mut drawn: Vec<_> = drawn.into_iter().collect();
-        for at in (1..drawn.len()).rev() {
-            drawn.swap(at, self.below(at + 1));
-        }
+        self.shuffle(&mut drawn);
         drawn
+    }
+
+    /// Any order, each as likely as any other.
+    pub(super) fn shuffle<T>(&self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            items.swap(at, self.below(at + 1));
+        }
     }
 }
 

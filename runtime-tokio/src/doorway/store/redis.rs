@@ -25,12 +25,13 @@ use kinfolk_shell::signal::{
     types::{Backing, Service},
 };
 use redis::{
-    Client, ErrorKind, FromRedisValue, RedisError, RedisResult, Script,
+    Client, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
 use super::{
     Answer, Down, Ended, FLOOR_KEPT, Kept, Offer, OpenError, Room, Sample, Services, Store, Taken, first_places,
+    memory::Dice,
 };
 
 /// A server that has not answered in this time does not answer; a doorway's client waits for it.
@@ -39,18 +40,18 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Bytes of an entry before the record.
 const HEAD: usize = 45;
 
-/// Moves what is over to the floors, a few at a time, and forgets the oldest of these beyond the room.
+/// Moves what is over to the floors, at most a thousand at a time (some milliseconds), and forgets the oldest of these beyond the room.
 const SWEEP: &str = r"
 local base, now, member, keep, room = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local entry, live, serving, over = base .. 'e:' .. member, base .. 'live', base .. 'serving', base .. 'over'
 local function trim()
     redis.call('ZREMRANGEBYSCORE', over, '-inf', now)
-    for _ = 1, 32 do
+    for _ = 1, 1000 do
         if redis.call('ZCARD', over) <= room then break end
         redis.call('DEL', base .. 'e:' .. redis.call('ZPOPMIN', over)[1])
     end
 end
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', live, '-inf', now, 'LIMIT', 0, 16)) do
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', live, '-inf', now, 'LIMIT', 0, 1000)) do
     redis.call('ZREM', live, gone)
     redis.call('ZREM', serving, gone)
     local value = redis.call('GET', base .. 'e:' .. gone)
@@ -102,6 +103,15 @@ trim()
 return {alive and 'yes' or 'nothing', ''}
 ";
 
+const SAMPLE: &str = r"
+return {
+    redis.call('ZCOUNT', live, '(' .. now, '+inf'),
+    redis.call('ZRANDMEMBER', serving, tonumber(ARGV[5])),
+    redis.call('ZRANDMEMBER', live, tonumber(ARGV[6])),
+}
+";
+
+static SAMPLE_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{SWEEP}{SAMPLE}")));
 static PUT_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{SWEEP}{PUT}")));
 static END_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{SWEEP}{END}")));
 
@@ -109,6 +119,7 @@ static END_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{SW
 pub struct Redis {
     connection: ConnectionManager,
     room: Room,
+    dice: Dice,
     last: Mutex<Option<String>>,
 }
 
@@ -127,17 +138,27 @@ impl Redis {
             .set_number_of_retries(0);
         let client = Client::open(url).map_err(bad)?;
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(bad)?;
-        Ok(Self { connection, room, last: Mutex::new(None) })
+        Ok(Self { connection, room, dice: Dice::default(), last: Mutex::new(None) })
     }
 
     async fn run(&self, script: &Script, arguments: Arguments<'_>) -> Result<(String, String), Down> {
-        let mut invocation = script.key(base(arguments.network));
-        invocation.arg(arguments.now).arg(&arguments.key.0[..]).arg(FLOOR_KEPT.as_secs()).arg(self.room.records);
+        let mut invocation = self.begin(script, arguments.network, &arguments.key.0, arguments.now);
         invocation.arg(digits(arguments.seq));
         if let Some(offer) = arguments.offer {
             invocation.arg(format!("{:010}", offer.expires)).arg(offer.services.bits());
             invocation.arg(prefix_text(offer.prefix)).arg(offer.record).arg(self.room.per_prefix);
         }
+        self.invoke(&invocation).await
+    }
+
+    /// With what every script needs.
+    fn begin<'a>(&self, script: &'a Script, network: &str, member: &[u8], now: u64) -> ScriptInvocation<'a> {
+        let mut invocation = script.key(base(network));
+        invocation.arg(now).arg(member).arg(FLOOR_KEPT.as_secs()).arg(self.room.records);
+        invocation
+    }
+
+    async fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, Down> {
         // A connection that broke in between is made anew for the next question: once more is enough.
         for again in [true, false] {
             match invocation.invoke_async(&mut self.connection.clone()).await {
@@ -240,17 +261,16 @@ impl Store for Redis {
 
     fn sample<'a>(&'a self, network: &'a str, limit: usize, service: Option<Service>, now: u64) -> Answer<'a, Sample> {
         async move {
-            let base = base(network);
-            let (live, serving) = (format!("{base}live"), format!("{base}serving"));
             // Of those with services, some may not have the one that is asked for.
             let first = if service.is_some() { limit * 4 } else { first_places(limit) };
-            let mut pipeline = redis::pipe();
-            pipeline.zrembyscore(&serving, "-inf", now).ignore();
-            pipeline.cmd("ZCOUNT").arg(&live).arg(format!("({now}")).arg("+inf");
-            pipeline.cmd("ZRANDMEMBER").arg(&serving).arg(first);
-            // Some that are over may still be among them.
-            pipeline.cmd("ZRANDMEMBER").arg(&live).arg(if service.is_some() { 0 } else { limit * 2 });
-            let (total, first_keys, keys): (u64, Vec<Vec<u8>>, Vec<Vec<u8>>) = self.ask(&pipeline).await?;
+            // Some that are over may still be among them, after a thousand have ended at once.
+            let more = if service.is_some() { 0 } else { limit * 2 };
+            let mut invocation = self.begin(&SAMPLE_SCRIPT, network, &[], now);
+            invocation.arg(first).arg(more);
+            let (total, mut first_keys, mut keys): (u64, Vec<Vec<u8>>, Vec<Vec<u8>>) = self.invoke(&invocation).await?;
+            // Which ones is left to chance by Redis, their order is not.
+            self.dice.shuffle(&mut first_keys);
+            self.dice.shuffle(&mut keys);
 
             let keys: Vec<Vec<u8>> = first_keys.into_iter().chain(keys).collect();
             if keys.is_empty() {

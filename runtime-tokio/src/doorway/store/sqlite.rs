@@ -195,6 +195,8 @@ impl Shared {
                 }
             }
             if closed {
+                // Whoever is told may open the file again at once.
+                drop(connection);
                 if let Some(done) = state.close.take() {
                     // Nobody waits for it any more: nothing is lost by that.
                     let _ = done.send(());

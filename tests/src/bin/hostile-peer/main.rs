@@ -5,6 +5,11 @@
 //! - `version`: what it calls the protocol version; default `/elohim/id/1.0.0`
 //! - `kademlia`: whether it serves the hash table of `elohim`; default false
 //! - `mdns`: a peer id that it announces as its own on the LAN, `"own"` for the right one; default: no mDNS
+//! - `observed`: an address at which it says it sees everybody; default: where it does see them
+//! - `probes`: it offers to probe addresses (AutoNAT v2), and answers each time, unseen, `"yes"` or `"no"`
+//! - `relay`: it grants a place on its relay to all who ask, and then `"drops"` each circuit as soon as it is open, `"hangs
+//!   up"` on whoever has a place, or `"forgets"` that it was given
+//! - `late`: the relay's answers come so many seconds late; default 0
 //!
 //! Requests come as JSON lines on stdin, answers go to stdout; see `tests/src/foreign.rs`. They are done one after
 //! another:
@@ -15,10 +20,21 @@
 //! - `flood {rounds}`: tells everyone connected of 30 new addresses, over and over
 //! - `crowd {peers}`: says by mDNS that so many peers are on the LAN, none of which exists
 //! - `knock {address, times}`: opens TCP connections and never says a word; says how many were opened
+//! - `reserve {address, peers, times}`: comes as so many peers, each of which asks a relay for a place so many times; they
+//!   stay
+//! - `probe {address, peers, times, version, targets, data}`: the same, for probes of these addresses by AutoNAT's version 1
+//!   or 2; with `data`, they send what the server may want before it dials
 //! - `connections`: how many stand
+//!
+//! The floods' answer says how many peers got in, and how often each answer came: `{"connected":2,"answers":{"100":2}}`.
+//! `none` is none, other words are the protocols' numbers, status before dial status.
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the swarm's many events it looks at a few, on purpose")]
 
 mod crowd;
+mod floods;
+mod lies;
+mod messages;
+mod raw;
 
 use std::{collections::VecDeque, error::Error, io::Write, net::Ipv4Addr, time::Duration};
 
@@ -28,7 +44,7 @@ use libp2p::{
     identity::Keypair,
     kad, mdns,
     multiaddr::Protocol,
-    noise, ping,
+    noise, ping, request_response,
     swarm::{
         NetworkBehaviour, SwarmEvent,
         behaviour::toggle::Toggle,
@@ -39,6 +55,9 @@ use libp2p::{
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 
+use lies::Lies;
+use raw::Raw;
+
 /// Everything that is tried is given up after this.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -48,10 +67,12 @@ struct Behaviour {
     kademlia: Toggle<kad::Behaviour<kad::store::MemoryStore>>,
     mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
+    lies: request_response::Behaviour<Raw>,
 }
 
 struct Hostile {
     swarm: Swarm<Behaviour>,
+    lies: Lies,
     /// Told with the last flood.
     told: VecDeque<Multiaddr>,
     next: u32,
@@ -84,7 +105,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                     Err(error) => say(&json!({ "id": request["id"], "error": error.to_string() })),
                 }
             }
-            event = hostile.swarm.select_next_some() => report(&event),
+            event = hostile.next() => report(&event),
         }
     }
 }
@@ -94,7 +115,8 @@ impl Hostile {
         let key = Keypair::generate_ed25519();
         let peer = key.public().to_peer_id();
         let version = options["version"].as_str().unwrap_or("/elohim/id/1.0.0").to_owned();
-        let identify = (options["identify"] != json!(false)).then(|| {
+        let lies = Lies::new(options, &key, &version)?;
+        let identify = (options["identify"] != json!(false) && !lies.introduces()).then(|| {
             identify::Behaviour::new(
                 identify::Config::new(version, key.public()).with_agent_version("hostile/1".to_owned()),
             )
@@ -115,6 +137,7 @@ impl Hostile {
             kademlia: kademlia.into(),
             mdns: mdns.into(),
             ping: ping::Behaviour::default(),
+            lies: raw::serving(lies.protocols()),
         };
         let swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
@@ -123,7 +146,20 @@ impl Hostile {
             .with_behaviour(|_| behaviour)?
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3_600)))
             .build();
-        Ok(Self { swarm, told: VecDeque::new(), next: 0, silent: Vec::new() })
+        Ok(Self { swarm, lies, told: VecDeque::new(), next: 0, silent: Vec::new() })
+    }
+
+    /// The next event that is not about lies.
+    async fn next(&mut self) -> SwarmEvent<BehaviourEvent> {
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => match event {
+                    SwarmEvent::Behaviour(BehaviourEvent::Lies(event)) => self.lies.hear(event, &mut self.swarm),
+                    other => return other,
+                },
+                () = self.lies.due() => self.lies.tell_late(&mut self.swarm),
+            }
+        }
     }
 
     async fn listen(&mut self, options: &Value) -> Result<Vec<String>, Box<dyn Error>> {
@@ -133,7 +169,7 @@ impl Hostile {
             self.swarm.listen_on(address.parse()?)?;
             let heard = async {
                 loop {
-                    if let SwarmEvent::NewListenAddr { address, .. } = self.swarm.select_next_some().await
+                    if let SwarmEvent::NewListenAddr { address, .. } = self.next().await
                         && !is_loopback(&address)
                     {
                         return address;
@@ -182,6 +218,8 @@ impl Hostile {
                 }
                 Ok(json!(self.silent.len() - before))
             }
+            "reserve" => floods::reserve(&address()?, &floods::Size::of(request)).await,
+            "probe" => floods::probe(&address()?, &floods::Size::of(request), request).await,
             "connections" => Ok(json!(self.swarm.network_info().connection_counters().num_established())),
             other => Err(format!("no such request: {other}").into()),
         }
@@ -206,7 +244,7 @@ impl Hostile {
         self.swarm.dial(options)?;
         let answer = async {
             loop {
-                let event = self.swarm.select_next_some().await;
+                let event = self.next().await;
                 report(&event);
                 match event {
                     SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } if connection_id == connection => {
@@ -226,7 +264,7 @@ impl Hostile {
     async fn is_let_in(&mut self, peer: PeerId) -> bool {
         let introduced = async {
             while self.swarm.is_connected(&peer) {
-                let event = self.swarm.select_next_some().await;
+                let event = self.next().await;
                 report(&event);
                 if let SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { .. })) = event {
                     return true;
@@ -242,7 +280,7 @@ impl Hostile {
         let _ = self.swarm.disconnect_peer_id(peer);
         let gone = async {
             while self.swarm.is_connected(&peer) {
-                let event = self.swarm.select_next_some().await;
+                let event = self.next().await;
                 report(&event);
             }
         };
@@ -268,7 +306,7 @@ impl Hostile {
         let sent = async {
             let mut done = 0;
             while done < wanted {
-                let event = self.swarm.select_next_some().await;
+                let event = self.next().await;
                 report(&event);
                 if let SwarmEvent::Behaviour(BehaviourEvent::Identify(
                     identify::Event::Pushed { .. } | identify::Event::Error { .. },
