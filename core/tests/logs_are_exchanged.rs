@@ -117,13 +117,16 @@ fn ranges_begin_where_the_store_ends() {
 #[test]
 fn whoever_gave_entries_hears_that_they_have_arrived() {
     let mut rig = Rig::with_logs(open_to_all(), &[]);
-    rig.partner_with(1, &[(7, 5)]);
+    let connection = rig.partner_with(1, &[(7, 5)]);
     let range = rig.ranges()[0];
     rig.take();
     rig.stored(range, 7, 5, false);
     rig.pass(secs(2));
     assert_eq!(rig.announcements(), [(peer(1), logs(&[(7, 5)]))]);
+    rig.answers(1, connection, &Told::Heads(logs(&[(7, 5)])));
     assert!(rig.words().contains("it may know that its entries are stored"));
+    rig.pass(secs(10));
+    assert!(rig.announcements().is_empty(), "once");
 }
 
 #[test]
