@@ -4,13 +4,15 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use serde_json::Value;
 
 struct Program {
     child: Child,
+    /// A node ends when nobody reads what it says.
+    _said: BufReader<ChildStdout>,
     _home: tempfile::TempDir,
     http: String,
 }
@@ -26,11 +28,12 @@ fn start(arguments: &[&str], field: &str) -> Program {
     let home = tempfile::Builder::new().prefix("k").tempdir_in("/tmp").unwrap();
     let mut child = command(home.path(), arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
     let started: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(started["event"], "started", "{line}");
     let http = started["detail"][field].as_str().unwrap().to_owned();
-    Program { child, _home: home, http }
+    Program { child, _said: said, _home: home, http }
 }
 
 impl Drop for Program {

@@ -214,7 +214,14 @@ async fn older_peers_are_served_in_their_own_words() {
     let mut server = server_v1(&terms);
     server.listen().with_tcp_addr_external().await;
     let mut client = client_v1(*server.local_peer_id());
-    client.listen().with_tcp_addr_external().await;
+    // It may try to probe before it listens.
+    client.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let listens = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = client.select_next_some().await {
+            break address;
+        }
+    };
+    client.add_external_address(listens);
     client.connect(&mut server).await;
     heard(&mut client, &mut server, |event| match event {
         SwarmEvent::Behaviour(v1::Event::OutboundProbe(v1::OutboundProbeEvent::Error {
