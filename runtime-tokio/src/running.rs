@@ -188,7 +188,6 @@ impl From<node::StartError> for StartError {
             node::StartError::DataDir(_)
             | node::StartError::Identity(_)
             | node::StartError::Store(_)
-            | node::StartError::Logs(_)
             | node::StartError::Log(_)
             | node::StartError::Api(_)
             | node::StartError::Operator(_) => Self::Failed(text),

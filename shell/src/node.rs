@@ -35,7 +35,7 @@ use crate::{
     sync::{
         Logs,
         log::{Log, LogError},
-        sqlite::{self, SqliteLog},
+        sqlite::SqliteLog,
     },
     trace::{Recorder, TraceLimits},
 };
@@ -87,12 +87,9 @@ pub enum StartError {
     /// The identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The peer store.
+    /// The peer store, or the file of the logs.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The file of the logs.
-    #[error(transparent)]
-    Logs(#[from] sqlite::OpenError),
     /// What is in the store of logs.
     #[error(transparent)]
     Log(#[from] LogError),

@@ -80,7 +80,7 @@ pub struct Opened {
 pub enum StoreError {
     /// Written by a later version of this program.
     #[error(
-        "{} was written by a newer version of Kinfolk (its format is {found}, this program knows {MINE}); use that \
+        "{} was written by a newer version of Kinfolk (its format is {found}, this program knows {known}); use that \
          version, or move the file away",
         path.display()
     )]
@@ -89,10 +89,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Its format.
         found: i64,
+        /// The newest one that this program knows.
+        known: i64,
     },
     /// It can't be opened, and not because it is damaged.
-    #[error("can't open the peer store {}: {source}", path.display())]
+    #[error("can't open {what} {}: {source}", path.display())]
     Sql {
+        /// Which store.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What SQLite says.
@@ -109,8 +113,6 @@ pub enum StoreError {
         source: io::Error,
     },
 }
-
-const MINE: i64 = MIGRATIONS.len() as i64;
 
 #[derive(Debug)]
 struct Shared {
@@ -404,7 +406,27 @@ fn remove(transaction: &Transaction<'_>, peer: &PeerId) -> rusqlite::Result<()> 
 }
 
 fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
-    let sql = |source| StoreError::Sql { path: path.to_path_buf(), source };
+    const WHAT: &str = "the peer store";
+    let connection = open_file(path, WHAT, &MIGRATIONS, |connection| {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // Of 1 KiB each: little memory is enough for so small a store.
+        connection.pragma_update(None, "cache_size", -512)?;
+        connection.pragma_update(None, "journal_size_limit", 1 << 20)
+    })?;
+    let peers = load(&connection).map_err(|source| StoreError::Sql { what: WHAT, path: path.to_path_buf(), source })?;
+    Ok((connection, peers))
+}
+
+/// Opens a SQLite file that no other user reads, checks it, and brings it to the last of `migrations`, of which there is one
+/// per version of its schema. `set_up` is done before that.
+pub(crate) fn open_file(
+    path: &Path,
+    what: &'static str,
+    migrations: &[&str],
+    set_up: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<Connection, StoreError> {
+    let sql = |source| StoreError::Sql { what, path: path.to_path_buf(), source };
     let mut connection = Connection::open(path).map_err(sql)?;
     // SQLite makes its other files with the mode of this one.
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| StoreError::Io {
@@ -412,27 +434,32 @@ fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
         path: path.to_path_buf(),
         source,
     })?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
-    if version > MINE {
-        return Err(StoreError::Newer { path: path.to_path_buf(), found: version });
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+    let known = migrations.len() as i64;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_path_buf(), found, known });
     }
-    prepare(&mut connection, version).map_err(sql)?;
-    let peers = load(&connection).map_err(sql)?;
-    Ok((connection, peers))
+    set_up(&connection).map_err(sql)?;
+    check(&connection).map_err(sql)?;
+    migrate(&mut connection, found, migrations).map_err(sql)?;
+    Ok(connection)
 }
 
-fn prepare(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    // Of 1 KiB each: little memory is enough for so small a store.
-    connection.pragma_update(None, "cache_size", -512)?;
-    connection.pragma_update(None, "journal_size_limit", 1 << 20)?;
+/// Has SQLite look through the whole file.
+///
+/// # Errors
+/// When it is damaged.
+pub fn check(connection: &Connection) -> rusqlite::Result<()> {
     let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if check != "ok" {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(rusqlite::Error::SqliteFailure(code, Some(check)));
+    if check == "ok" {
+        return Ok(());
     }
-    for (at, migration) in (1_i64..).zip(MIGRATIONS).filter(|(at, _)| *at > version) {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(code, Some(check)))
+}
+
+pub(crate) fn migrate(connection: &mut Connection, version: i64, migrations: &[&str]) -> rusqlite::Result<()> {
+    for (at, migration) in (1_i64..).zip(migrations).filter(|(at, _)| *at > version) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "user_version", at)?;
@@ -655,7 +682,7 @@ mod tests {
         let no_tables = {
             let empty = folder.path().join("empty");
             let connection = Connection::open(&empty).unwrap();
-            connection.pragma_update(None, "user_version", MINE).unwrap();
+            connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64).unwrap();
             connection.close().unwrap();
             fs::read(&empty).unwrap()
         };
@@ -682,7 +709,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let connection = Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", MINE + 1).unwrap();
+        connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
         connection.close().unwrap();
         let before = fs::read(&path).unwrap();
         let error = Store::open(folder.path(), 0).unwrap_err().to_string();

@@ -4,17 +4,13 @@
 //! damaged file is set aside as `logs.damaged-<unix time>`; the logs come back from other nodes, and this node's own
 //! entries then begin a new epoch. Opening reads the whole file once: about a second for 150 MB.
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use kinfolk_core::{EntryHash, Head, LogHead, PeerId};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use super::log::{Entry, Fork, Log, LogError};
-use crate::store::{StoreError, set_aside};
+use crate::store::{StoreError, migrate, open_file, set_aside};
 
 /// The name of the file.
 pub const FILE: &str = "logs.sqlite";
@@ -64,7 +60,8 @@ const MIGRATIONS: [&str; 1] = ["
     INSERT INTO own VALUES (0);
 "];
 
-const MINE: i64 = MIGRATIONS.len() as i64;
+/// What it is called where it is spoken of.
+const WHAT: &str = "the store of logs";
 
 /// A store of logs in SQLite.
 #[derive(Debug)]
@@ -81,46 +78,18 @@ pub struct Opened {
     pub warning: Option<String>,
 }
 
-/// Why there is no store.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Written by a later version of this program.
-    #[error(
-        "{} was written by a newer version of Kinfolk (its format is {found}, this program knows {MINE}); use that \
-         version, or move the file away",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-    },
-    /// It can't be opened, and not because it is damaged.
-    #[error("can't open the store of logs {}: {source}", path.display())]
-    Sql {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite says.
-        source: rusqlite::Error,
-    },
-    /// The file system says no.
-    #[error(transparent)]
-    File(#[from] StoreError),
-}
-
 impl SqliteLog {
     /// Opens the store of a data folder, and makes it if need be. `new`: the node's identity is as new as the store may
     /// be, so there can't be earlier entries of its own elsewhere.
     ///
     /// # Errors
     /// When it is another version's, or the file system says no. A damaged store is no error, but a warning.
-    pub fn open(folder: &Path, new: bool, unix_time: u64) -> Result<Opened, OpenError> {
+    pub fn open(folder: &Path, new: bool, unix_time: u64) -> Result<Opened, StoreError> {
         let path = folder.join(FILE);
         let there = path.exists();
         let (connection, warning) = match open(&path) {
             Ok(connection) => (connection, None),
-            Err(OpenError::Sql { source, .. }) if is_damage(&source) => {
+            Err(StoreError::Sql { source, .. }) if is_damage(&source) => {
                 let aside = set_aside(&path, unix_time)?;
                 let warning = format!(
                     "the store of logs was damaged ({source}) and is set aside as {}; what other nodes have comes back \
@@ -132,7 +101,7 @@ impl SqliteLog {
             Err(error) => return Err(error),
         };
         if warning.is_some() || !(there || new) {
-            let sql = |source| OpenError::Sql { path, source };
+            let sql = |source| StoreError::Sql { what: WHAT, path, source };
             connection.execute("UPDATE own SET begins_anew = 1", []).map_err(sql)?;
         }
         Ok(Opened { log: Self { connection }, warning })
@@ -142,12 +111,14 @@ impl SqliteLog {
     ///
     /// # Errors
     /// When SQLite has no memory.
-    pub fn in_memory() -> Result<Self, OpenError> {
-        let path = PathBuf::from("in memory");
-        let mut connection =
-            Connection::open_in_memory().map_err(|source| OpenError::Sql { path: path.clone(), source })?;
-        prepare(&mut connection, 0).map_err(|source| OpenError::Sql { path, source })?;
-        Ok(Self { connection })
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let made = || {
+            let mut connection = Connection::open_in_memory()?;
+            set_up(&connection)?;
+            migrate(&mut connection, 0, &MIGRATIONS)?;
+            Ok(Self { connection })
+        };
+        made().map_err(|source| StoreError::Sql { what: WHAT, path: PathBuf::from("in memory"), source })
     }
 
     fn id(&self, log: &PeerId, epoch: u64) -> rusqlite::Result<Option<i64>> {
@@ -307,44 +278,23 @@ fn author(row: &Row<'_>) -> rusqlite::Result<Option<PeerId>> {
     row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from).map(|id| PeerId::from_bytes(id).ok())
 }
 
-fn open(path: &Path) -> Result<Connection, OpenError> {
-    let sql = |source| OpenError::Sql { path: path.to_path_buf(), source };
-    let mut connection = Connection::open(path).map_err(sql)?;
-    // SQLite makes its other files with the mode of this one.
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| StoreError::Io {
-        doing: "close to other users",
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
-    if version > MINE {
-        return Err(OpenError::Newer { path: path.to_path_buf(), found: version });
-    }
-    prepare(&mut connection, version).map_err(sql)?;
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let connection = open_file(path, WHAT, &MIGRATIONS, set_up)?;
+    // "No such table" in a file that claims our version shows here.
+    let whole = connection
+        .query_row("SELECT count(*) FROM logs, own", [], |_| Ok(()))
+        .and_then(|()| connection.query_row("SELECT begins_anew FROM own", [], |_| Ok(())));
+    whole.map_err(|source| StoreError::Sql { what: WHAT, path: path.to_path_buf(), source })?;
     Ok(connection)
 }
 
-fn prepare(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // Each commit is synced: that is what an acknowledgement means.
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Of 1 KiB each. Entries are written and read in order, so little memory is enough.
     connection.pragma_update(None, "cache_size", -2_048)?;
-    connection.pragma_update(None, "journal_size_limit", 4 << 20)?;
-    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if check != "ok" {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(rusqlite::Error::SqliteFailure(code, Some(check)));
-    }
-    for (at, migration) in (1_i64..).zip(MIGRATIONS).filter(|(at, _)| *at > version) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(migration)?;
-        transaction.pragma_update(None, "user_version", at)?;
-        transaction.commit()?;
-    }
-    // "No such table" in a file that claims our version shows here.
-    connection.query_row("SELECT count(*) FROM logs, own", [], |_| Ok(()))?;
-    connection.query_row("SELECT begins_anew FROM own", [], |_| Ok(()))
+    connection.pragma_update(None, "journal_size_limit", 4 << 20)
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {

@@ -19,7 +19,7 @@ use kinfolk_shell::{
         key::PeerKey,
         types::{Backing, Service},
     },
-    store::{is_damage, set_aside},
+    store::{check, is_damage, set_aside},
 };
 use rusqlite::{Connection, ErrorCode, params};
 
@@ -279,11 +279,7 @@ fn load(path: &Path, shelf: &mut Shelf, longest: u64, now: u64) -> Result<Connec
         VERSION => {}
         _ => return Err(Failed::Newer),
     }
-    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if check != "ok" {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(rusqlite::Error::SqliteFailure(code, Some(check)).into());
-    }
+    check(&connection)?;
     connection.execute("DELETE FROM records WHERE record IS NULL AND due <= ?", [now.cast_signed()])?;
     {
         let mut all = connection.prepare("SELECT network, peer, seq, due, services, prefix, record FROM records")?;
