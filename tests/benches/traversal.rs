@@ -16,9 +16,16 @@
 //! In the environment: `TRAVERSAL_REPETITIONS` (5; 0 for no first part), `TRAVERSAL_MINUTES` (5; 0 for no second part), `TRAVERSAL_CELLS` (a
 //! part of the cells' names), `TRAVERSAL_PROGRAM` (a part of the program's).
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark prints its figures")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark prints its figures"
+)]
 
 use std::{
+    collections::VecDeque,
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -26,7 +33,7 @@ use std::{
 use kinfolk_shell::api::types::PathKind;
 use kinfolk_tests::{Device, Foreign, Node, NodeBuilder, Side, Site, World};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 const DELAY: Duration = Duration::from_millis(25);
 /// What becomes direct does so in this time, or not for now: three tries of plain rust-libp2p's may take 30 s.
@@ -102,46 +109,68 @@ fn programs() -> impl Iterator<Item = Program> {
     [Program::Plain, Program::Kinfolk].into_iter().filter(move |program| program.to_string().contains(&wanted))
 }
 
-/// The first part.
+/// What came of one meeting.
+struct Run {
+    cell: usize,
+    program: Program,
+    first: Option<Duration>,
+    direct: Option<Duration>,
+    connections: usize,
+}
+
+/// The first part. Pairs that have met rest while the next ones meet.
 async fn times(repetitions: u64) {
-    println!("\nmedians of {repetitions}, ms from the process's start\n");
-    println!("| who opens the circuit, who waits | | first | direct | became direct | direct connections |");
-    println!("|---|---|--:|--:|--:|--:|");
-    let mut all = [const { Vec::new() }; 2];
-    for (one, other, possible) in cells() {
-        for (at, program) in programs().enumerate() {
-            let mut runs = Vec::new();
+    let (mut runs, mut resting) = (Vec::new(), VecDeque::new());
+    for (cell, (one, other, possible)) in cells().enumerate() {
+        for program in programs() {
+            eprintln!("{one} - {other}: {program}");
             for _ in 0..repetitions {
-                let pair = Pair::meet(program, one, other, possible).await;
-                if pair.direct.is_some() {
-                    sleep(REST).await;
+                while resting.front().is_some_and(|(until, ..)| *until <= Instant::now()) {
+                    runs.extend(rested(&mut resting).await);
                 }
-                runs.push((pair.first, pair.direct, pair.count().await));
-                pair.end().await;
-            }
-            let direct = runs.iter().filter(|(_, direct, _)| direct.is_some()).count();
-            let became = if possible { format!("{direct} of {repetitions}") } else { "impossible".to_owned() };
-            let most = runs.iter().map(|(_, _, count)| count.direct).max().unwrap_or_default();
-            println!(
-                "| {one} - {other} | {program} | {} | {} | {became} | {most} |",
-                median(runs.iter().filter_map(|run| run.0)),
-                median(runs.iter().filter_map(|run| run.1)),
-            );
-            if possible {
-                all[at].extend(runs);
+                let pair = Pair::meet(program, one, other, possible).await;
+                resting.push_back((Instant::now() + REST, cell, program, pair));
             }
         }
     }
-    for (program, runs) in programs().zip(all) {
-        println!(
-            "| all that can | {program} | {} | {} | {} of {} | {} |",
-            median(runs.iter().filter_map(|run| run.0)),
-            median(runs.iter().filter_map(|run| run.1)),
-            runs.iter().filter(|run| run.1.is_some()).count(),
-            runs.len(),
-            runs.iter().map(|run| run.2.direct).max().unwrap_or_default(),
-        );
+    while let Some(run) = rested(&mut resting).await {
+        runs.push(run);
     }
+
+    println!("\nmedians of {repetitions}, ms from the process's start\n");
+    println!("| who opens the circuit, who waits | | first | direct | became direct | direct connections |");
+    println!("|---|---|--:|--:|--:|--:|");
+    for (cell, (one, other, possible)) in cells().enumerate() {
+        for program in programs() {
+            let of = || runs.iter().filter(|run| run.cell == cell && run.program == program);
+            row(&format!("{one} - {other}"), program, possible, of);
+        }
+    }
+    let can: Vec<bool> = cells().map(|(.., possible)| possible).collect();
+    for program in programs() {
+        let of = || runs.iter().filter(|run| can[run.cell] && run.program == program);
+        row("all that can", program, true, of);
+    }
+}
+
+/// Ends the pair that has met first, once it has rested.
+async fn rested(resting: &mut VecDeque<(Instant, usize, Program, Pair)>) -> Option<Run> {
+    let (until, cell, program, pair) = resting.pop_front()?;
+    sleep_until(until).await;
+    let run = Run { cell, program, first: pair.first, direct: pair.direct, connections: pair.count().await.direct };
+    pair.end().await;
+    Some(run)
+}
+
+fn row<'a, I: Iterator<Item = &'a Run>>(name: &str, program: Program, possible: bool, of: impl Fn() -> I) {
+    let direct = of().filter(|run| run.direct.is_some()).count();
+    let became = if possible { format!("{direct} of {}", of().count()) } else { "impossible".to_owned() };
+    println!(
+        "| {name} | {program} | {} | {} | {became} | {} |",
+        median(of().filter_map(|run| run.first)),
+        median(of().filter_map(|run| run.direct)),
+        of().map(|run| run.connections).max().unwrap_or_default(),
+    );
 }
 
 /// The second part.
