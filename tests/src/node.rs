@@ -37,7 +37,7 @@ pub struct NodeBuilder {
     node: Node,
 }
 
-/// A `kinfolk` in a device: running, stopped or killed, with its data folder.
+/// A `kinfolk` or `kinfolk-embedded` in a device: running, stopped or killed, with its data folder.
 #[derive(Clone, Debug)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -47,6 +47,7 @@ pub struct Node {
 struct Inner {
     name: String,
     device: Device,
+    program: Mutex<String>,
     folder: PathBuf,
     settings: Mutex<Vec<(String, String)>>,
     flags: Mutex<Vec<String>>,
@@ -70,6 +71,7 @@ impl NodeBuilder {
         let inner = Inner {
             name: name.to_owned(),
             device: device.clone(),
+            program: Mutex::new(std::env::var("LAB_PROGRAM").unwrap_or_else(|_| "kinfolk".to_owned())),
             folder,
             settings: Mutex::default(),
             flags: Mutex::default(),
@@ -93,6 +95,12 @@ impl NodeBuilder {
     /// Peers to ask first.
     pub fn bootstrap(self, addresses: &[String]) -> Self {
         self.set("bootstrap", format!("{addresses:?}"))
+    }
+
+    /// Runs `kinfolk-embedded` in place of `kinfolk`. `LAB_PROGRAM=kinfolk-embedded` does so for all nodes of all tests.
+    pub fn embedded(self) -> Self {
+        "kinfolk-embedded".clone_into(&mut self.node.inner.program.lock().expect("no panic under the lock"));
+        self
     }
 
     /// A flag of `kinfolk up`.
@@ -165,7 +173,7 @@ impl Node {
     /// Starts the program, and waits until it answers.
     pub async fn start(&self) {
         self.write_settings();
-        let mut command = kinfolk();
+        let mut command = self.command();
         command.args(["up", "--json"]).arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.inner.folder.join("config.toml"));
         command.args(self.inner.flags.lock().expect("no panic under the lock").iter());
@@ -302,7 +310,7 @@ impl Node {
     /// # Errors
     /// What it said to standard error, when it ended with another exit code than 0.
     pub async fn cli(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = kinfolk();
+        let mut command = self.command();
         command.args(arguments).arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.inner.folder.join("config.toml")).kill_on_drop(true);
         let output = timeout(Duration::from_secs(90), command.output()).await.expect("a command that ends");
@@ -422,16 +430,16 @@ impl Node {
         fs::write(self.inner.folder.join("config.toml"), text).expect("a configuration file");
     }
 
+    /// Its program, in an environment that says nothing to it.
+    fn command(&self) -> Command {
+        let mut command = Command::new(program(&self.inner.program.lock().expect("no panic under the lock")));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, Running> {
         self.inner.state.lock().expect("no panic under the lock")
     }
-}
-
-/// The program, in an environment that says nothing to it.
-fn kinfolk() -> Command {
-    let mut command = Command::new(program("kinfolk"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
-        command.env_remove(name);
-    }
-    command
 }
