@@ -48,6 +48,7 @@ struct Inner {
     name: String,
     device: Device,
     program: Mutex<String>,
+    clock: Mutex<Option<String>>,
     folder: PathBuf,
     settings: Mutex<Vec<(String, String)>>,
     flags: Mutex<Vec<String>>,
@@ -72,6 +73,7 @@ impl NodeBuilder {
             name: name.to_owned(),
             device: device.clone(),
             program: Mutex::new(std::env::var("LAB_PROGRAM").unwrap_or_else(|_| "kinfolk".to_owned())),
+            clock: Mutex::default(),
             folder,
             settings: Mutex::default(),
             flags: Mutex::default(),
@@ -100,6 +102,12 @@ impl NodeBuilder {
     /// Runs `kinfolk-embedded` in place of `kinfolk`. `LAB_PROGRAM=kinfolk-embedded` does so for all nodes of all tests.
     pub fn embedded(self) -> Self {
         "kinfolk-embedded".clone_into(&mut self.node.inner.program.lock().expect("no panic under the lock"));
+        self
+    }
+
+    /// Its wall clock is wrong, as `faketime` takes it: `1970-01-01 00:10:00`, `+1y`.
+    pub fn clock(self, stands: &str) -> Self {
+        *self.node.inner.clock.lock().expect("no panic under the lock") = Some(stands.to_owned());
         self
     }
 
@@ -308,7 +316,7 @@ impl Node {
     /// Runs `kinfolk ARGUMENTS` against this node, as its user would, and gives what it printed.
     ///
     /// # Errors
-    /// What it said to standard error, when it ended with another exit code than 0.
+    /// What it said and printed, when it ended with another exit code than 0.
     pub async fn cli(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command();
         command.args(arguments).arg("--data-dir").arg(self.data());
@@ -318,7 +326,8 @@ impl Node {
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
-            Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+            let [printed, said] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+            Err(format!("{}: {said}{printed}", output.status))
         }
     }
 
@@ -432,7 +441,15 @@ impl Node {
 
     /// Its program, in an environment that says nothing to it.
     fn command(&self) -> Command {
-        let mut command = Command::new(program(&self.inner.program.lock().expect("no panic under the lock")));
+        let program = program(&self.inner.program.lock().expect("no panic under the lock"));
+        let mut command = match &*self.inner.clock.lock().expect("no panic under the lock") {
+            None => Command::new(program),
+            Some(stands) => {
+                let mut command = Command::new("faketime");
+                command.args(["--exclude-monotonic", "-f", stands]).arg(program);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
             command.env_remove(name);
         }

@@ -1,5 +1,7 @@
 //! The program, as a person has it.
 
+#![allow(dead_code, reason = "no test uses all of it")]
+
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -7,7 +9,7 @@ use std::{
 };
 
 /// It ends when nobody reads what it prints.
-pub(crate) struct Node(pub(crate) Child, #[allow(dead_code, reason = "it is kept open")] BufReader<ChildStdout>);
+pub(crate) struct Node(pub(crate) Child, BufReader<ChildStdout>);
 
 impl Drop for Node {
     fn drop(&mut self) {

@@ -14,6 +14,9 @@ use crate::cli::{
 /// 2025-01-01: no machine that runs this has an earlier day.
 const EARLIEST: u64 = 1_735_689_600;
 
+/// 1975-01-01: the certificates of QUIC in libp2p begin here.
+const CERTIFICATES: u64 = 157_766_400;
+
 /// Whether a node runs here, and how it is.
 pub(super) fn node(facts: &Facts) -> Finding {
     let Some(running) = &facts.running else {
@@ -66,6 +69,12 @@ pub(super) fn clock(facts: &Facts) -> Finding {
     const SET: &str = "switch time synchronisation on: `sudo timedatectl set-ntp true`";
     let Clock { unix, synced } = facts.clock;
     match synced {
+        _ if unix < CERTIFICATES => Finding::new(
+            "clock",
+            Verdict::Problem,
+            "the clock stands before 1975: nodes connect by TCP only, not by QUIC, and not to names with certificates",
+        )
+        .advice(SET),
         _ if unix < EARLIEST => Finding::new(
             "clock",
             Verdict::Problem,
