@@ -26,7 +26,7 @@ const FOLDER: &str = "KINFOLK_TEST_FOLDER";
 
 fn settings(path: &Path) -> NodeSettings {
     let place = Place::Folder(Folder::new(path));
-    NodeSettings { config: config().validate().unwrap(), agent: "kinfolk/test".into(), place, http: None, log: None }
+    NodeSettings::new(config().validate().unwrap(), "kinfolk/test", place)
 }
 
 /// Works without end, and says how far it is.

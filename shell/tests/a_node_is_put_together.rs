@@ -14,7 +14,7 @@ use kinfolk_shell::{
 };
 
 fn settings(place: Place) -> NodeSettings {
-    NodeSettings { config: config().validate().unwrap(), agent: "kinfolk/test".into(), place, http: None, log: None }
+    NodeSettings::new(config().validate().unwrap(), "kinfolk/test", place)
 }
 
 fn start(path: &Path) -> Handle<SendApp> {

@@ -85,8 +85,7 @@ fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
 
 fn start(place: Place, config: Config) -> Handle<dummy::Behaviour> {
     let config = config.validate().unwrap();
-    let prepared =
-        prepare(NodeSettings { config: config.clone(), agent: AGENT.into(), place, http: None, log: None }).unwrap();
+    let prepared = prepare(NodeSettings::new(config.clone(), AGENT, place)).unwrap();
     let settings = NetworkSettings::new(config, AGENT);
     let network = Network::new(prepared.identity.keypair.clone(), settings, spawn, dummy::Behaviour).unwrap();
     let (life, handle, _) = prepared.drive(network);

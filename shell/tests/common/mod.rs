@@ -168,6 +168,7 @@ pub(crate) fn setup(config: Config) -> Setup {
         recorder: None,
         logs: None,
         metrics: false,
+        slack: std::time::Duration::ZERO,
         finish: async {}.boxed(),
     }
 }
