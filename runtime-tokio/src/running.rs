@@ -63,8 +63,9 @@ where
     A: NetworkBehaviour + Send,
     A::ToSwarm: Send,
 {
+    let tokens = host.as_ref().map(|host| host.signal_tokens.clone()).unwrap_or_default();
     let place = host.map_or(Place::Memory, |host| Place::Folder(folder(host)));
-    let settings = NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http, log };
+    let settings = NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http, tokens, log };
     // Opens and writes files.
     let prepared = tokio::task::spawn_blocking(move || node::prepare(settings)).await;
     let prepared = prepared.map_err(|error| StartError::Failed(error.to_string()))??;
@@ -95,7 +96,7 @@ where
 }
 
 fn folder(host: HostSettings) -> Folder {
-    let HostSettings { data_dir, api_socket, http_listen: _, doorway: _, log: _, trace } = host;
+    let HostSettings { data_dir, api_socket, http_listen: _, signal_tokens: _, doorway: _, log: _, trace } = host;
     let trace = TraceLimits {
         segment_bytes: trace.segment.0,
         segments: trace.segments,

@@ -31,7 +31,8 @@ use crate::{
     handle::Handle,
     identity::{Identity, IdentityError},
     interfaces,
-    store::{self, Store, StoreError},
+    signal::client::{Client as SignalClient, Numbers, Tokens},
+    store::{self, Opened, Store, StoreError},
     sync::{
         Logs,
         log::{Log, LogError},
@@ -54,6 +55,8 @@ pub struct NodeSettings {
     pub place: Place,
     /// Where to answer operators over HTTP ([`crate::api::operator`]); port 0 for any. `None`: nowhere.
     pub http: Option<SocketAddr>,
+    /// What signal servers want to be shown.
+    pub tokens: Tokens,
     /// Where to keep logs. `None`: in Kinfolk's own store, in the folder or in memory.
     pub log: Option<Box<dyn Log>>,
 }
@@ -112,6 +115,7 @@ pub struct Prepared {
     agent: String,
     interfaces: Interfaces,
     logs: Logs,
+    tokens: Tokens,
     on_disk: Option<OnDisk>,
     operator: Option<Operator>,
 }
@@ -121,6 +125,7 @@ struct OnDisk {
     data_dir: DataDir,
     store: Store,
     peers: Vec<StoredPeer>,
+    number: u64,
     recorder: Option<Recorder>,
     api: Api,
 }
@@ -138,7 +143,7 @@ impl Folder {
 /// # Errors
 /// When another node has the folder, or a file in it can't be used. Nothing is lost or half-written then.
 pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
-    let NodeSettings { config, agent, place, http, log } = settings;
+    let NodeSettings { config, agent, place, http, tokens, log } = settings;
     let interfaces = interfaces::read();
     let Place::Folder(folder) = place else {
         let operator = http.map(Operator::listen).transpose()?;
@@ -148,7 +153,8 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
             None => Box::new(SqliteLog::in_memory()?),
         };
         let logs = Logs::start(identity.keypair.clone(), log)?;
-        return Ok(Prepared { identity, warnings: vec![], config, agent, interfaces, logs, on_disk: None, operator });
+        let (warnings, on_disk) = (vec![], None);
+        return Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator });
     };
     let data_dir = DataDir::open(folder.path)?;
     let operator = http.map(Operator::listen).transpose()?;
@@ -170,8 +176,9 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let on_disk = Some(OnDisk { store: opened.store, peers: opened.peers, recorder, api, data_dir });
-    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, on_disk, operator })
+    let Opened { store, peers, number, .. } = opened;
+    let on_disk = Some(OnDisk { store, peers, number, recorder, api, data_dir });
+    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator })
 }
 
 /// A node that can't record still is a node.
@@ -208,6 +215,7 @@ impl Prepared {
     /// The life ends with [`crate::handle::Control::shutdown`]; when that returns, everything is on disk and the folder
     /// is free for another node. A life that is dropped frees it too, but may lose the last second's finds.
     pub fn drive<W: World>(self, world: W) -> (impl Future<Output = ()>, Handle<W::App>, Feed<W::AppEvent>) {
+        let network = self.config.network.clone();
         let started = Started {
             config: self.config,
             local: self.identity.peer,
@@ -216,12 +224,18 @@ impl Prepared {
             unix_time: clock::unix_secs(),
             interfaces: self.interfaces.clone(),
         };
-        let (store, peers, recorder, data_dir, api) = match self.on_disk {
-            Some(OnDisk { data_dir, store, peers, recorder, api }) => {
-                (Some(store), peers, recorder, Some(data_dir), Some(api))
+        let (store, peers, number, recorder, data_dir, api) = match self.on_disk {
+            Some(OnDisk { data_dir, store, peers, number, recorder, api }) => {
+                (Some(store), peers, number, recorder, Some(data_dir), Some(api))
             }
-            None => (None, vec![], None, None, None),
+            None => (None, vec![], 0, None, None, None),
         };
+        let numbers = match &store {
+            Some(store) => Numbers::after(number, store.number_keeper()),
+            None => Numbers::after(number, |_| {}),
+        };
+        let key = self.identity.keypair.clone();
+        let signal = SignalClient::new(key, network, self.agent.clone(), self.tokens, numbers);
         let remembered = stream::iter(store::frames(peers));
         let (stop, stopped) = oneshot::channel::<()>();
         // Either end of it means to stop.
@@ -236,6 +250,7 @@ impl Prepared {
             store,
             recorder,
             logs: Some(self.logs),
+            signal: Some(signal),
             metrics: self.operator.is_some(),
             finish: async move {
                 drop(stop);

@@ -20,7 +20,7 @@ use std::{
 
 use futures::channel::oneshot;
 use kinfolk_core::{Event, PeerId, Source, StoredAddress, StoredPeer};
-use rusqlite::{Connection, ErrorCode, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use serde::{Deserialize, de::value::StrDeserializer};
 
 /// The name of the file.
@@ -39,7 +39,7 @@ const BATCH: usize = 64;
 const RETRY: Duration = Duration::from_secs(10);
 
 /// One entry per version of the schema: what leads to it from the one before.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE peers (
         peer BLOB NOT NULL PRIMARY KEY,
@@ -56,6 +56,7 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT, WITHOUT ROWID;
 ",
     "ALTER TABLE peers ADD COLUMN relay INTEGER NOT NULL DEFAULT 0",
+    "CREATE TABLE node (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 ];
 
 /// The peer store of a running node. Dropping it ends the thread after the last batch.
@@ -71,6 +72,8 @@ pub struct Opened {
     pub store: Store,
     /// What it remembers.
     pub peers: Vec<StoredPeer>,
+    /// The last sequence number of our own records; 0 for none.
+    pub number: u64,
     /// What the user should know, if anything.
     pub warning: Option<String>,
 }
@@ -124,6 +127,8 @@ struct Shared {
 struct Todo {
     /// What is to be written; `None`: forget. One entry per peer, so this is bounded by the core's table.
     peers: BTreeMap<PeerId, Option<StoredPeer>>,
+    /// The last sequence number of our own records, if it is to be written.
+    number: Option<u64>,
     /// Something a user said is among them.
     urgent: bool,
     /// Something a user said is just being written.
@@ -144,20 +149,21 @@ impl Store {
     /// When it is another version's, or the file system says no. A damaged store is no error, but a warning.
     pub fn open(folder: &Path, unix_time: u64) -> Result<Opened, StoreError> {
         let path = folder.join(FILE);
-        let (connection, peers, warning) = match open(&path) {
-            Ok((connection, peers)) => (connection, peers, None),
+        let (connection, remembered, warning) = match open(&path) {
+            Ok((connection, remembered)) => (connection, remembered, None),
             Err(StoreError::Sql { source, .. }) if is_damage(&source) => {
                 let aside = set_aside(&path, unix_time)?;
-                let (connection, peers) = open(&path)?;
+                let (connection, remembered) = open(&path)?;
                 let warning = format!(
                     "the peer store was damaged ({source}) and is set aside as {}; peers are found anew, but those pinned \
                      or blocked by hand have to be named again",
                     aside.display()
                 );
-                (connection, peers, Some(warning))
+                (connection, remembered, Some(warning))
             }
             Err(error) => return Err(error),
         };
+        let Remembered { peers, number } = remembered;
         let by_hand = peers.iter().filter(|stored| is_by_hand(stored)).map(|stored| stored.peer).collect();
         let todo = Mutex::new(Todo { by_hand, ..Todo::default() });
         let shared = Arc::new(Shared { todo, changed: Condvar::new() });
@@ -166,7 +172,7 @@ impl Store {
             .name("kinfolk-store".into())
             .spawn(move || writer.run())
             .map_err(|source| StoreError::Io { doing: "start a thread for", path, source })?;
-        Ok(Opened { store: Self { shared }, peers, warning })
+        Ok(Opened { store: Self { shared }, peers, number, warning })
     }
 
     /// Remembers a peer, in place of what was remembered about it. Never waits.
@@ -177,6 +183,17 @@ impl Store {
     /// Forgets a peer. Never waits.
     pub fn forget(&self, peer: PeerId) {
         self.put(peer, None);
+    }
+
+    /// Keeps sequence numbers of our own records. Never waits; the highest stays.
+    pub fn number_keeper(&self) -> impl Fn(u64) + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |number| {
+            let mut todo = shared.lock();
+            todo.number = todo.number.max(Some(number));
+            drop(todo);
+            shared.changed.notify_one();
+        }
     }
 
     /// Calls `then` when everything that a user said so far is on disk: at once, when nothing such waits.
@@ -314,7 +331,7 @@ impl Writer {
                 RETRY.saturating_sub(started.elapsed())
             } else if todo.urgent || !todo.then.is_empty() || todo.peers.len() >= BATCH {
                 Duration::ZERO
-            } else if todo.peers.is_empty() {
+            } else if todo.peers.is_empty() && todo.number.is_none() {
                 Duration::MAX
             } else {
                 BATCH_TIME.saturating_sub(since.get_or_insert_with(Instant::now).elapsed())
@@ -323,6 +340,7 @@ impl Writer {
                 todo.writing = todo.urgent;
                 return Todo {
                     peers: mem::take(&mut todo.peers),
+                    number: todo.number.take(),
                     urgent: mem::take(&mut todo.urgent),
                     then: mem::take(&mut todo.then),
                     close: todo.close.take(),
@@ -338,7 +356,7 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Todo) -> rusqlite::Result<()> {
-        if batch.peers.is_empty() {
+        if batch.peers.is_empty() && batch.number.is_none() {
             return Ok(());
         }
         // In a WAL, NORMAL keeps the file sound through power cuts, and FULL also keeps this very batch.
@@ -350,6 +368,14 @@ impl Writer {
                 None => remove(&transaction, peer)?,
             }
         }
+        if let Some(number) = batch.number {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO node (name, value) VALUES ('record', ?1)
+                     ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+                )?
+                .execute(params![i64::try_from(number).unwrap_or(i64::MAX)])?;
+        }
         transaction.commit()
     }
 
@@ -360,6 +386,7 @@ impl Writer {
         for (peer, stored) in mem::take(&mut batch.peers) {
             todo.peers.entry(peer).or_insert(stored);
         }
+        todo.number = todo.number.max(batch.number);
         todo.writing = false;
         todo.urgent |= batch.urgent;
         todo.error = Some(error.to_string());
@@ -405,7 +432,13 @@ fn remove(transaction: &Transaction<'_>, peer: &PeerId) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
+/// What is in the file.
+struct Remembered {
+    peers: Vec<StoredPeer>,
+    number: u64,
+}
+
+fn open(path: &Path) -> Result<(Connection, Remembered), StoreError> {
     const WHAT: &str = "the peer store";
     let connection = open_file(path, WHAT, &MIGRATIONS, |connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -414,8 +447,9 @@ fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
         connection.pragma_update(None, "cache_size", -512)?;
         connection.pragma_update(None, "journal_size_limit", 1 << 20)
     })?;
-    let peers = load(&connection).map_err(|source| StoreError::Sql { what: WHAT, path: path.to_path_buf(), source })?;
-    Ok((connection, peers))
+    let sql = |source| StoreError::Sql { what: WHAT, path: path.to_path_buf(), source };
+    let (peers, number) = (load(&connection).map_err(sql)?, load_number(&connection).map_err(sql)?);
+    Ok((connection, Remembered { peers, number }))
 }
 
 /// Opens a SQLite file that no other user reads, checks it, and brings it to the last of `migrations`, of which there is one
@@ -499,6 +533,11 @@ fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
         tracing::warn!(unread, "rows of the peer store make no sense and are passed over");
     }
     Ok(found)
+}
+
+fn load_number(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = connection.query_row("SELECT value FROM node WHERE name = 'record'", [], |row| row.get::<_, i64>(0));
+    Ok(number.optional()?.and_then(|number| u64::try_from(number).ok()).unwrap_or(0))
 }
 
 /// Whether the error is about what is in the file, and not about the file system.
@@ -734,6 +773,22 @@ mod tests {
         opened.store.remember(relay.clone());
         block_on(opened.store.close());
         assert_eq!(reopened(folder.path()), [relay]);
+    }
+
+    #[test]
+    fn the_highest_number_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = Store::open(folder.path(), 0).unwrap();
+        assert_eq!(opened.number, 0);
+        let keep = opened.store.number_keeper();
+        [5, 9, 7].into_iter().for_each(keep);
+        block_on(opened.store.close());
+        let opened = Store::open(folder.path(), 0).unwrap();
+        assert_eq!(opened.number, 9);
+        // A late word of an older one changes nothing.
+        opened.store.number_keeper()(8);
+        block_on(opened.store.close());
+        assert_eq!(Store::open(folder.path(), 0).unwrap().number, 9);
     }
 
     #[test]

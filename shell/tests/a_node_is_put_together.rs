@@ -11,10 +11,18 @@ use kinfolk_shell::{
     api::client::{Client, ClientError},
     handle::{Handle, NodeGone},
     node::{Folder, NodeSettings, Place, StartError, prepare},
+    signal::client::Tokens,
 };
 
 fn settings(place: Place) -> NodeSettings {
-    NodeSettings { config: config().validate().unwrap(), agent: "kinfolk/test".into(), place, http: None, log: None }
+    NodeSettings {
+        config: config().validate().unwrap(),
+        agent: "kinfolk/test".into(),
+        place,
+        http: None,
+        tokens: Tokens::default(),
+        log: None,
+    }
 }
 
 fn start(path: &Path) -> Handle<SendApp> {

@@ -167,6 +167,7 @@ pub(crate) fn setup(config: Config) -> Setup {
         store: None,
         recorder: None,
         logs: None,
+        signal: None,
         metrics: false,
         finish: async {}.boxed(),
     }
