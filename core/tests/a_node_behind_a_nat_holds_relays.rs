@@ -6,8 +6,8 @@ mod common;
 
 use common::*;
 use kinfolk_core::{
-    Action, CloseCause, Config, ConnectionId, DialError, Direction, Event, Interfaces, NatConfig, Notice, Origin,
-    PeerAddress, PinnedPeer, Prefix, Reason, ReserveError, Role, Source, StoredPeer, view::State,
+    Action, Address, CloseCause, Config, ConnectionId, DialError, Direction, Event, Interfaces, NatConfig, Notice,
+    Origin, PeerAddress, PinnedPeer, Prefix, Reason, ReserveError, Role, Source, StoredPeer, view::State,
 };
 
 fn node() -> Rig {
@@ -363,7 +363,7 @@ fn a_relay_tells_no_addresses_but_its_own_on_the_internet() {
 }
 
 #[test]
-fn relays_in_use_are_kept_with_both_transports() {
+fn one_relay_sees_us_by_both_transports() {
     let mut rig = node();
     let quic = meets(&mut rig, 1, 50);
     rig.tell(Event::Found {
@@ -382,4 +382,51 @@ fn relays_in_use_are_kept_with_both_transports() {
         rig.pong(tcp, 1);
     }
     assert_eq!((rig.closes(), rig.state(1)), (vec![], State::Identified));
+}
+
+/// Relay n's place by TCP.
+fn by_tcp(n: u64) -> Address {
+    address(&global(n).to_string().replace("udp/4001/quic-v1", "tcp/4001"))
+}
+
+fn answers(rig: &mut Rig, connections: &[(ConnectionId, u64)]) {
+    for _ in 0..10 {
+        rig.pass(secs(5));
+        for (connection, n) in connections {
+            rig.pong(*connection, *n);
+        }
+    }
+}
+
+#[test]
+fn one_connection_is_enough_for_the_other_relay_and_it_is_the_one_with_the_place() {
+    for second in [LOCAL - 1, LOCAL + 1] {
+        let mut rig = node();
+        let first = meets(&mut rig, 1, 50);
+        rig.relay_grants(1);
+        let place = meets(&mut rig, second, 60);
+        rig.relay_grants(second);
+        rig.take();
+        let tcp = rig.inbound(second, by_tcp(second));
+        answers(&mut rig, &[(first, 1), (place, second), (tcp, second)]);
+        assert_eq!(rig.closes(), [(tcp, Reason::Duplicate { kept: place })], "whoever has the smaller id");
+        assert_eq!(rig.held(), [1, second]);
+    }
+}
+
+#[test]
+fn when_the_relay_that_sees_us_by_both_transports_goes_the_other_one_is_to() {
+    let mut rig = node();
+    let first = meets(&mut rig, 1, 50);
+    rig.relay_grants(1);
+    let second = meets(&mut rig, 2, 60);
+    rig.relay_grants(2);
+    rig.take();
+    rig.found(Source::Kademlia, 2, &[by_tcp(2)]);
+    answers(&mut rig, &[(first, 1), (second, 2)]);
+    let to_second = |rig: &Rig| rig.dials().iter().filter(|dial| dial.1 == Some(peer(2))).count();
+    assert_eq!(to_second(&rig), 0, "{:?}", rig.dials());
+    rig.tell(Event::Disconnected { connection: first, peer: peer(1), cause: CloseCause::Remote });
+    assert_eq!(to_second(&rig), 1, "{:?}", rig.dials());
+    assert_eq!(rig.dials().iter().rfind(|dial| dial.1 == Some(peer(2))).unwrap().2, [by_tcp(2)]);
 }

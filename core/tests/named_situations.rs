@@ -259,6 +259,28 @@ fn a_member_without_addresses_is_found_by_its_record() {
 }
 
 #[test]
+fn of_two_that_join_together_the_later_one_finds_the_other_at_once() {
+    let mut rig = Rig::new(with_bootstrap(1));
+    let listen = rig.commands.iter().find(|command| matches!(command.action, Action::Listen { .. })).unwrap().id;
+    let own = address("/ip4/45.90.90.90/tcp/4001");
+    rig.tell(Event::Listening { listener: ListenerId(1), command: listen, address: own });
+    meets_server(&mut rig, 1);
+    rig.pass(secs(1));
+    let find = |rig: &Rig, wanted: fn(&Query) -> bool| {
+        queries(rig).into_iter().find(|(_, query)| wanted(query)).map(|(id, _)| id)
+    };
+    let members: fn(&Query) -> bool = |query| *query == Query::Members;
+    let early = find(&rig, members).unwrap();
+    query_ends(&mut rig, early, &[]);
+    let publish = find(&rig, |query| matches!(query, Query::Publish { .. })).unwrap();
+    rig.tell(Event::QueryEnded { query: publish, successes: 1, failures: 0 });
+    let join = find(&rig, |query| *query == Query::Join).unwrap();
+    rig.take();
+    rig.tell(Event::QueryEnded { query: join, successes: 1, failures: 0 });
+    assert!(find(&rig, members).is_some(), "{}", rig.words());
+}
+
+#[test]
 fn nobody_reachable_overrides_back_offs_and_then_gets_slower() {
     let mut rig = Rig::quiet(desktop());
     rig.tell(Event::StoreLoaded {

@@ -225,6 +225,16 @@ fn three_tries_that_differ_are_followed_by_single_ones_with_pauses_that_grow() {
     assert!((96..=144).contains(&pauses[5]) && (768..=1_152).contains(&pauses[8]), "{pauses:?}");
 }
 
+#[test]
+fn a_peer_that_declines_quic_is_offered_tcp_at_once() {
+    let mut rig = node();
+    let connection = relayed(&mut rig, Direction::Outbound);
+    rig.identified_as(connection, 1, fast());
+    let tried = proposal(&rig).unwrap();
+    fails(&mut rig, tried.id, PunchError::Declined);
+    assert_eq!(proposal(&rig).unwrap().transport, Transport::Tcp);
+}
+
 /// Proposals of either side within half an hour, by two nodes that have dialled a circuit to each other and never get
 /// through: what one proposes, the other takes up or declines, and the failure shows to both.
 fn hopeless(punch_fails_after: Duration) -> usize {

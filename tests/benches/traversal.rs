@@ -31,8 +31,8 @@ use tokio::time::{sleep, timeout};
 const DELAY: Duration = Duration::from_millis(25);
 /// What becomes direct does so in this time, or not for now: three tries of plain rust-libp2p's may take 30 s.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// For second connections to come, and superfluous ones to go.
-const REST: Duration = Duration::from_secs(6);
+/// For second connections to come, and superfluous ones to go: a connection by TCP is proven after 15 s.
+const REST: Duration = Duration::from_secs(20);
 
 /// Who opens the circuit, who waits, and whether their NATs allow a direct connection.
 const CELLS: [(Side, Side, bool); 11] = [

@@ -84,8 +84,8 @@ struct Sought {
 const MAX_SOUGHT: usize = 256;
 /// While relays are wanted and nobody is left to ask.
 const RELAYS_WAIT: Duration = Duration::from_secs(5);
-/// Addresses change in bursts.
-const SETTLING: Duration = Duration::from_secs(1);
+/// Addresses change in bursts: those of one relay together, those of both transports within a round trip.
+const SETTLING: Duration = Duration::from_millis(300);
 /// Members who start together are there in a moment; after that, later and later.
 const MEMBERS_WAIT: Duration = Duration::from_secs(3);
 const SMALL_TABLE_WAIT: Duration = Duration::from_secs(10);
@@ -256,8 +256,8 @@ impl Queries {
                     self.publish = Schedule::default();
                     self.publish.again(now, config.publish, config.publish, seed, Purpose::Publish, query.0);
                 }
-                // Others join when we do: they may be there in a moment.
-                self.members = Schedule { at: self.members.at.min(now + MEMBERS_WAIT), misses: 0 };
+                // Of two that join at the same time the later one finds the other.
+                self.members = Schedule { at: now, misses: 0 };
             }
             Kind::Publish | Kind::Join => {
                 self.record_is_old = true;

@@ -16,7 +16,7 @@ use crate::{
     view::Capabilities,
     vocabulary::{
         Action, Address, Answer, AskError, Asker, CircuitLimit, CloseCause, ConnectionId, DialError, Direction,
-        Identity, Notice, Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time, Transport,
+        Identity, Notice, Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time,
     },
 };
 
@@ -380,22 +380,26 @@ impl PeerLifecycle {
     }
 
     /// One side closes what is double: the smaller id, or we alone where the other side is no Kinfolk. It keeps the best
-    /// connection, once that has proven itself.
+    /// connection, once that has proven itself. Who has a place at a relay knows best which connections it needs, and
+    /// closes the others whatever its id.
     pub(super) fn resolve_duplicates(&mut self, cx: &mut Cx<'_>, slot: Slot) {
         let peer = self.peers.at(slot);
         if peer.standing().filter(|connection| !connection.for_probe).count() < 2 {
             return;
         }
         let alone = peer.profile.as_ref().is_some_and(|profile| !profile.agent.starts_with("kinfolk/"));
-        if cx.local > peer.id && !alone {
+        let at_a_relay = peer.relay == RelayUse::Held;
+        if cx.local > peer.id && !alone && !at_a_relay {
             return;
         }
-        let Some(best) = peer.best() else { return };
-        if !best.is_proven(cx.now, &cx.config.lifecycle) {
-            return;
-        }
+        let needed = self.connections_of_a_relay(peer);
+        let reserved = needed.first().filter(|_| at_a_relay);
+        let best = match reserved {
+            Some(id) => peer.standing().find(|connection| connection.id == *id),
+            None => peer.best(),
+        };
+        let Some(best) = best.filter(|best| best.is_proven(cx.now, &cx.config.lifecycle)) else { return };
         let kept = best.id;
-        let needed = connections_of_a_relay(peer);
         let others: Vec<(ConnectionId, bool)> = peer
             .standing()
             .filter(|connection| connection.id != kept && !connection.for_probe && !needed.contains(&connection.id))
@@ -479,19 +483,6 @@ impl PeerLifecycle {
         let peer = self.peers.at(*self.connections.get(&id)?);
         peer.connections.iter().find(|connection| connection.id == id).map(|connection| (peer, connection))
     }
-}
-
-/// Where one side relays for the other, the reservation sits on the oldest direct connection, and one by each transport
-/// shows where its client can be reached.
-fn connections_of_a_relay(peer: &Peer) -> Vec<ConnectionId> {
-    if peer.relay != RelayUse::Held && !peer.served {
-        return Vec::new();
-    }
-    let oldest = |transport: Option<Transport>| {
-        let fitting = peer.direct().filter(|one| transport.is_none() || one.address.transport() == transport);
-        fitting.min_by_key(|one| (one.since, one.id)).map(|one| one.id)
-    };
-    [None, Some(Transport::Quic), Some(Transport::Tcp)].into_iter().filter_map(oldest).collect()
 }
 
 /// What a peer can do, by what it speaks.

@@ -7,7 +7,7 @@ use crate::{
     cx::Cx,
     nat,
     peers::{Lane, Peer, RelayUse, Slot},
-    vocabulary::{Address, ConnectionId, PeerAddress, Reason, Source},
+    vocabulary::{Address, ConnectionId, PeerAddress, Reason, Source, Transport},
 };
 
 impl PeerLifecycle {
@@ -97,6 +97,53 @@ impl PeerLifecycle {
     /// How many relays are held and wanted: the reason for which relays are dialled.
     pub(crate) const fn set_relays(&mut self, held: u32, wanted: u32) {
         self.relays_held_and_wanted = (held, wanted);
+    }
+
+    /// The relay that is to see us by both transports, from now on.
+    pub(crate) fn set_witness(&mut self, cx: &mut Cx<'_>, witness: Option<Slot>) {
+        let before = core::mem::replace(&mut self.witness, witness);
+        if before != witness {
+            for slot in
+                before.into_iter().chain(witness).filter(|slot| self.peers.get(*slot).is_some()).collect::<Vec<_>>()
+            {
+                self.settle(cx, slot);
+            }
+        }
+    }
+
+    pub(super) fn is_witness(&self, peer: &Peer) -> bool {
+        self.witness.and_then(|slot| self.peers.get(slot)).is_some_and(|witness| witness.id == peer.id)
+    }
+
+    /// The witness among our relays has to be dialled by this transport, too.
+    pub(super) fn missing_transport(&self, peer: &Peer) -> Option<Transport> {
+        if peer.relay != RelayUse::Held || !self.is_witness(peer) {
+            return None;
+        }
+        let has = |transport| peer.direct().any(|connection| connection.address.transport() == Some(transport));
+        match (has(Transport::Quic), has(Transport::Tcp)) {
+            (true, false) => Some(Transport::Tcp),
+            (false, true) => Some(Transport::Quic),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    /// Where one side relays for the other, the reservation sits on the oldest direct connection; and where we may be the
+    /// other's witness, or it ours, one by each transport is kept.
+    pub(super) fn connections_of_a_relay(&self, peer: &Peer) -> Vec<ConnectionId> {
+        let oldest = |transport: Option<Transport>| {
+            let fitting = peer.direct().filter(|one| transport.is_none() || one.address.transport() == transport);
+            fitting.min_by_key(|one| (one.since, one.id)).map(|one| one.id)
+        };
+        let held = peer.relay == RelayUse::Held;
+        let kinds: &[Option<Transport>] = if peer.served || (held && self.is_witness(peer)) {
+            &[None, Some(Transport::Quic), Some(Transport::Tcp)]
+        } else if held {
+            &[None]
+        } else {
+            &[]
+        };
+        kinds.iter().copied().filter_map(oldest).collect()
     }
 
     /// A try to get a direct connection to this peer is under way, or over.

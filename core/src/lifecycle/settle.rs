@@ -8,7 +8,7 @@ use crate::{
     cx::{Cx, Here, Signal},
     peers::{Connection, Dialing, Known, Lane, Peer, RelayUse, Slot},
     view::Capabilities,
-    vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time, Transport},
+    vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time},
 };
 
 /// A peer for which nothing else is due is looked at this often.
@@ -210,7 +210,7 @@ impl PeerLifecycle {
 
     /// The addresses of a lane that could be dialled from here.
     pub(super) fn usable<'a>(&'a self, cx: &Cx<'a>, peer: &'a Peer, lane: Lane) -> impl Iterator<Item = &'a Known> {
-        let (here, missing) = (cx.here, missing_transport(peer));
+        let (here, missing) = (cx.here, self.missing_transport(peer));
         peer.book.iter().filter(move |known| {
             let address = &known.address;
             let fits = match lane {
@@ -249,7 +249,7 @@ impl PeerLifecycle {
         let direct = peer.is_direct();
         match lane {
             Lane::Direct if direct => {
-                missing_transport(peer)?;
+                self.missing_transport(peer)?;
                 Some((Class::Kept, self.relay_wanted()))
             }
             Lane::Direct => {
@@ -303,19 +303,6 @@ impl PeerLifecycle {
     fn relay_wanted(&self) -> Reason {
         let (have, want) = self.relays_held_and_wanted;
         Reason::RelayWanted { have, want }
-    }
-}
-
-/// A relay that keeps a place for us sees us by both transports: only so others learn where to punch by either.
-fn missing_transport(peer: &Peer) -> Option<Transport> {
-    if peer.relay != RelayUse::Held {
-        return None;
-    }
-    let has = |transport| peer.direct().any(|connection| connection.address.transport() == Some(transport));
-    match (has(Transport::Quic), has(Transport::Tcp)) {
-        (true, false) => Some(Transport::Tcp),
-        (false, true) => Some(Transport::Quic),
-        (true, true) | (false, false) => None,
     }
 }
 

@@ -437,7 +437,9 @@ impl Punching {
         cx.tell(notice, Reason::PunchTry { attempt });
 
         if attempt < AT_ONCE && choose(cx, own, peer, tries).is_some() {
-            tries.next = cx.now + if open.ours { BREATH } else { BREATH + LISTEN };
+            // Where nothing was sent, no NAT has to calm down: a peer without UDP declines QUIC, and TCP is next.
+            let breath = if *error == PunchError::Declined { Duration::ZERO } else { BREATH };
+            tries.next = cx.now + if open.ours { breath } else { BREATH + LISTEN };
             return;
         }
         let config = &cx.config.nat;

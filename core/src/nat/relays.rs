@@ -197,6 +197,7 @@ impl Relays {
         self.improve(cx, lifecycle);
         self.look_for(cx, lifecycle);
         lifecycle.set_relays(self.held_count(), wanted);
+        lifecycle.set_witness(cx, self.witness(lifecycle));
         self.next = self.next_due(cx, lifecycle);
     }
 
@@ -241,6 +242,14 @@ impl Relays {
 
     fn held(&self) -> impl Iterator<Item = (Slot, &Place)> + Clone {
         self.places.iter().filter(|(_, place)| place.held.is_some()).map(|(slot, place)| (*slot, place))
+    }
+
+    /// The one of those held that is to see us by both transports: rather a server than one of the family, whose nodes are
+    /// content with one connection.
+    fn witness(&self, lifecycle: &PeerLifecycle) -> Option<Slot> {
+        let held = self.held().filter_map(|(slot, _)| Some((slot, lifecycle.peers.get(slot)?)));
+        held.min_by_key(|(slot, peer)| (!peer.relay_by_settings, !peer.bootstrap, peer.member, *slot))
+            .map(|(slot, _)| slot)
     }
 
     /// How many are held, or asked.
