@@ -92,11 +92,14 @@ fn url(doorway: &Open) -> String {
 /// A server that says the same to whoever asks, byte for byte, and then closes.
 async fn says(answer: impl Into<Vec<u8>>) -> SocketAddr {
     let answer = answer.into();
-    serve(async move |mut stream| {
-        let mut request = vec![0; 8_192];
-        let _ = stream.read(&mut request).await;
-        let _ = stream.write_all(&answer).await;
-        let _ = stream.shutdown().await;
+    serve(move |mut stream| {
+        let answer = answer.clone();
+        async move {
+            let mut request = vec![0; 8_192];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.shutdown().await;
+        }
     })
     .await
 }
