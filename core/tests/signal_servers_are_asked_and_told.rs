@@ -370,6 +370,16 @@ fn nothing_private_is_published() {
 }
 
 #[test]
+fn who_does_not_want_to_be_known_only_asks() {
+    let mut config = public(&[A]);
+    config.signal.publish = false;
+    let mut rig = Rig::new(config);
+    rig.pass(secs(600));
+    assert_eq!(published(&rig), []);
+    assert!(!asked(&rig).is_empty());
+}
+
+#[test]
 fn a_pinned_peer_without_an_address_is_asked_for_by_name() {
     let mut config = with(&[A]);
     config.pinned = vec![PinnedPeer { peer: peer(9), addresses: vec![] }];

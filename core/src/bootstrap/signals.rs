@@ -278,7 +278,7 @@ impl Signals {
         if self.servers.is_empty() {
             return None;
         }
-        let publishes = publishable(nat).next().is_some();
+        let publishes = config.signal.publish && publishable(nat).next().is_some();
         let timeout = config.signal.timeout;
         let due = |server: &Server| {
             let query = match &server.query.running {
@@ -369,7 +369,7 @@ impl Server {
     }
 
     fn tell(&mut self, cx: &mut Cx<'_>, nat: &NatPolicy, services: SignalServices) {
-        if self.publish.running.is_some() {
+        if self.publish.running.is_some() || !cx.config.signal.publish {
             return;
         }
         if self.keeps.is_some_and(|(known, _)| known != services) && !self.changed {

@@ -9,6 +9,8 @@ use super::{Address, PeerId};
 pub struct SignalConfig {
     /// Where signal servers are: `https://doorway.example/signal`, at most 8. Default: none.
     pub servers: Vec<String>,
+    /// Whether our own record is published there; on by default.
+    pub publish: bool,
     /// How often each is asked for peers; default 15 min.
     pub every: Duration,
     /// How often each is asked while nobody is connected; default 20 s, which is 4 300 small requests a day.
@@ -95,6 +97,7 @@ impl Default for SignalConfig {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            publish: true,
             every: Duration::from_secs(900),
             lonely: Duration::from_secs(20),
             sample: 20,

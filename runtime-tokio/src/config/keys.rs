@@ -96,6 +96,7 @@ pub(super) static KEYS: &[Key] = keys! {
     "http.listen" => http_listen;
     "signal.servers" => core.signal.servers;
     "signal.tokens" => signal_tokens;
+    "signal.publish" => core.signal.publish;
     "signal.every" => core.signal.every;
     "signal.lonely" => core.signal.lonely;
     "signal.sample" => core.signal.sample;

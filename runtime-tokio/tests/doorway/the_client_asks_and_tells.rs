@@ -197,7 +197,7 @@ async fn only_what_everybody_can_use_is_sent() {
 async fn tokens_open_networks() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
-    std::fs::write(&file, "elohim read abc\nelohim write def\n").unwrap();
+    std::fs::write(&file, "elohim read 0123456789abcdef\nelohim write fedcba9876543210\n").unwrap();
     let doorway =
         open(DoorwaySettings { tokens: doorway::Tokens::load(&file).unwrap(), ..settings(Keep::Memory) }).await;
     let server = url(&doorway);
@@ -208,9 +208,9 @@ async fn tokens_open_networks() {
         assert!(matches!(error, SignalError::Refused { .. }), "{error:?}");
     }
     let tokens = |token: &str| format!("{server} {token}").parse().unwrap();
-    let mut writer = Node::with(Peer::new(), 0, tokens("def"));
+    let mut writer = Node::with(Peer::new(), 0, tokens("fedcba9876543210"));
     writer.publish(&server, &[PLACE]).await.unwrap();
-    let mut reader = Node::with(Peer::new(), 0, tokens("abc"));
+    let mut reader = Node::with(Peer::new(), 0, tokens("0123456789abcdef"));
     assert_eq!(reader.query(&server, None).await.unwrap().0.len(), 1);
     assert!(matches!(reader.publish(&server, &[PLACE]).await, Err(SignalError::Refused { .. })));
 }

@@ -145,6 +145,10 @@ fn the_status_reads_like_an_answer() {
       hash table  asked only, until others are known to reach this node; 1 entry
       bootstrap   /dns4/a.example/tcp/4001: connected, peer …kSCVe2Xo
                   /dns4/b.example/tcp/4001: no answer in 3 tries, next in 14 s
+      signal      https://a.example/signal: tells 3 peers (2 min ago); has our record for 1 h 00 min; keeps them in redis
+                  https://b.example/signal: knows nobody else (5 s ago); our record is not taken: it says: unfit address; keeps them in sqlite
+                  https://c.example: failed in 3 tries (HTTP status 502), next in 14 s
+                  https://d.example: not asked so far
       traces      recording; 3 segments, 1.2 MiB
       counted     gate refusals 2
     ");
