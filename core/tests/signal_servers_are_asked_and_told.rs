@@ -149,10 +149,11 @@ fn who_waits_alone_asks_often_enough_to_meet_the_second_within_30_s() {
     let mut rig = Rig::new(with(&[A]));
     let mut question = asked(&rig)[0].0;
     // A day later, too.
-    for _ in 0..4_000 {
+    for round in 0..4_000 {
         answer(&mut rig, question, &[]);
         let ((next, ..), waited) = next(&mut rig, secs(30), asked);
-        assert!(waited >= secs(10), "{waited:?} is a storm");
+        let least = if round < 4 { secs(1) } else { secs(10) };
+        assert!(waited >= least, "{waited:?} is a storm");
         question = next;
     }
     answer(&mut rig, question, &[record(1, 1, &[global(1)])]);

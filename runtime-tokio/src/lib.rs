@@ -46,43 +46,11 @@
 //! What is shared with the world around, addresses, ids and events, is re-exported from [`kinfolk_core`] as [`core`];
 //! the shapes of what can be asked ([`types::Peer`], [`types::Status`]) are those of the program's `--json`.
 
-mod builder;
-pub mod config;
 #[cfg(feature = "doorway")]
 pub mod doorway;
-mod running;
-mod text;
 
-pub use kinfolk_core::{self as core, Notice as Event, PeerId};
-pub use kinfolk_shell::{
-    api::types,
-    feed::Fed,
-    handle::{Control, EventStream, Handle, NodeGone, RequestError, Told, TraceError},
-    network::ids::{peer_to_core, peer_to_libp2p},
-    sync::{Logs, PutError, ReadError, log},
+pub use kinfolk_host::{
+    AGENT, Control, Event, EventStream, Fed, Handle, Logs, NoBehaviour, Node, NodeBuilder, NodeGone, PeerId, PutError,
+    ReadError, RequestError, Running, StartError, Told, TraceError, config, core, libp2p, log, peer_to_core,
+    peer_to_libp2p, plain_text, short_name, types,
 };
-pub use libp2p;
-
-pub use self::{
-    builder::NodeBuilder,
-    running::{Running, StartError},
-    text::{plain_text, short_name},
-};
-
-/// Program and version, as other peers see it.
-pub const AGENT: &str = concat!("kinfolk/", env!("CARGO_PKG_VERSION"));
-
-/// For a node without a behaviour of the application's own.
-pub type NoBehaviour = libp2p::swarm::dummy::Behaviour;
-
-/// Where nodes begin: [`Node::builder`].
-#[derive(Clone, Copy, Debug)]
-pub enum Node {}
-
-impl Node {
-    /// A node with the presets of somebody's computer, and without a behaviour of the application's own. It needs to be
-    /// told where to keep its identity: [`NodeBuilder::data_dir`] or [`NodeBuilder::ephemeral`].
-    pub fn builder() -> NodeBuilder<NoBehaviour> {
-        NodeBuilder::new()
-    }
-}

@@ -3,5 +3,5 @@
 mod cli;
 
 fn main() -> std::process::ExitCode {
-    cli::run(std::env::args_os().collect())
+    kinfolk_host::cli::run::<cli::Kinfolk>(std::env::args_os().collect())
 }

@@ -250,6 +250,8 @@ fn what_is_shown_is_a_settings_file_with_the_same_effect() {
     let shown = settings.to_toml().replace(&bench.home.path().display().to_string(), "~");
     insta::assert_snapshot!(shown.lines().take(20).collect::<Vec<_>>().join("\n"), @r#"
     role = "family"  # ~/k.toml:1
+    power = "normal"
+    memory = "off"
     network = "smith"  # KINFOLK_NETWORK
     listen = ["/ip4/127.0.0.1/tcp/0"]  # --listen
     mdns = true
@@ -258,16 +260,13 @@ fn what_is_shown_is_a_settings_file_with_the_same_effect() {
     pinned = ["/ip4/192.0.2.1/tcp/1/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"]  # ~/k.toml:2
     data_dir = "~/.local/share/kinfolk"
     log = "off"
+    slack = "0s"
+    batch = "2s"
 
     [protocols]
     identify = "/smith/id/1.0.0"  # follows from network
     kademlia = "/smith/kad/1.0.0"  # follows from network
     punch = "/smith/punch/1.0.0"  # follows from network
     sync = "/smith/kinfolk-sync/1.0.0"  # follows from network
-
-    [api]
-    socket = "~/.local/share/kinfolk/api.sock"  # follows from data_dir
-
-    [http]
     "#);
 }

@@ -126,6 +126,9 @@ pub struct Setup {
     pub logs: Option<Logs>,
     /// Asks signal servers. `None`: such commands are refused.
     pub signal: Option<SignalClient>,
+    /// The core's timers may be late by this, so that several go off together, and those that are near by an eighth of what
+    /// is left at most. The core loses nothing by it. The clocks are compared less often, too.
+    pub slack: Duration,
     /// Whether to count for `Control::metrics`; without it, that costs nothing.
     pub metrics: bool,
     /// What is to be done last, before `shutdown` returns.
@@ -153,6 +156,7 @@ pub struct Driver<W: World> {
     asks: BTreeMap<RequestId, oneshot::Sender<Result<Answer, AskError>>>,
     next_request: u64,
     timer: Timer,
+    slack: Slack,
     /// When to tell what the wall clock says.
     wall_clock_at: Time,
     /// When to compare the clocks.
@@ -172,6 +176,7 @@ struct Counters {
     commands: u64,
     past_deadlines: u64,
     sleeps: u64,
+    timer: u64,
 }
 
 /// What woke the driver.
@@ -213,6 +218,7 @@ impl<W: World> Driver<W> {
             asks: BTreeMap::new(),
             next_request: 1,
             timer: Timer::default(),
+            slack: Slack { most: setup.slack, ..Slack::default() },
             wall_clock_at: Time::ZERO,
             clocks_at: Time::ZERO,
             world_is_over: false,
@@ -296,18 +302,34 @@ impl<W: World> Driver<W> {
     }
 
     /// When to wake without any event.
-    fn wake_at(&self) -> Time {
-        let deadline = self.node.next_deadline().map_or(Time::MAX, |deadline| deadline.at);
-        deadline.min(self.wall_clock_at).min(self.clocks_at)
+    fn wake_at(&mut self) -> Time {
+        let now = self.clock.now();
+        let deadline = self.node.next_deadline().map_or(Time::MAX, |deadline| self.slack.after(now, deadline.at));
+        let disk = self.disk_in().map_or(Time::MAX, |left| now + left);
+        deadline.min(self.wall_clock_at).min(self.clocks_at).min(disk)
+    }
+
+    /// After this, there is something to write.
+    fn disk_in(&self) -> Option<Duration> {
+        let store = self.store.as_ref().and_then(Store::due_in);
+        store.into_iter().chain(self.recorder.as_ref().and_then(Recorder::due_in)).min()
     }
 
     /// The timer has gone off.
     fn time(&mut self) {
+        self.counters.timer += 1;
         self.look_at_clocks();
         let now = self.clock.now();
         if now >= self.wall_clock_at {
             self.wall_clock_at = now + TELL_WALL_CLOCK;
             self.input(clock::wall_clock());
+        }
+        let is_over = |left: Option<Duration>| left.is_some_and(|left| left.is_zero());
+        if let Some(store) = self.store.as_ref().filter(|store| is_over(store.due_in())) {
+            store.write();
+        }
+        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| is_over(recorder.due_in())) {
+            recorder.flush();
         }
         let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.at <= now);
         if let Some(deadline) = self.node.next_deadline().filter(|deadline| deadline.at <= now) {
@@ -324,7 +346,7 @@ impl<W: World> Driver<W> {
 
     /// Notices when the machine has slept.
     fn look_at_clocks(&mut self) {
-        self.clocks_at = self.clock.now() + LOOK_AT_CLOCKS;
+        self.clocks_at = self.clock.now() + LOOK_AT_CLOCKS.max(self.slack.most * 12);
         if let Some(asleep) = self.clock.slept() {
             self.counters.sleeps += 1;
             tracing::info!(seconds = asleep.as_secs(), "the machine has slept");
@@ -548,12 +570,13 @@ impl<W: World> Driver<W> {
     }
 
     fn count(&self) -> BTreeMap<String, u64> {
-        let Counters { inputs, commands, past_deadlines, sleeps } = self.counters;
+        let Counters { inputs, commands, past_deadlines, sleeps, timer } = self.counters;
         let mut counters = BTreeMap::from([
             ("driver.inputs".to_owned(), inputs),
             ("driver.commands".to_owned(), commands),
             ("driver.past_deadlines".to_owned(), past_deadlines),
             ("driver.sleeps".to_owned(), sleeps),
+            ("driver.timer".to_owned(), timer),
         ]);
         self.world.counters(&mut counters);
         counters
@@ -649,6 +672,26 @@ fn log(command: &Command, notice: &Notice) {
     }
 }
 
+/// How late a deadline may be kept.
+#[derive(Default)]
+struct Slack {
+    most: Duration,
+    /// A deadline, and when it is kept: settled once, so that it does not creep nearer with each look.
+    settled: (Time, Time),
+}
+
+impl Slack {
+    fn after(&mut self, now: Time, at: Time) -> Time {
+        if self.most.is_zero() || at == Time::MAX {
+            return at;
+        }
+        if self.settled.0 != at {
+            self.settled = (at, at + self.most.min(at.since(now) / 8));
+        }
+        self.settled.1
+    }
+}
+
 /// The one timer. It is set anew only when it would go off too late: going off too early costs one look at the clock.
 #[derive(Default)]
 struct Timer {
@@ -725,6 +768,20 @@ mod tests {
         block_on(Delay::new(Duration::from_millis(50)));
         // The old deadline has gone by, so the timer has gone off; the new one is far.
         assert!(!poll(&mut timer, start + Duration::from_millis(50), start + Duration::from_secs(3_600)));
+    }
+
+    #[test]
+    fn what_is_far_may_be_late_and_what_is_near_may_not() {
+        let mut slack = Slack { most: Duration::from_secs(5), ..Slack::default() };
+        let now = Time::from_secs(100);
+        assert_eq!(slack.after(now, now), now, "what is due is due");
+        let soon = now + Duration::from_millis(400);
+        assert_eq!(slack.after(now, soon), soon + Duration::from_millis(50));
+        let far = now + Duration::from_secs(3_600);
+        assert_eq!(slack.after(now, far), far + Duration::from_secs(5));
+        assert_eq!(slack.after(far, far), far + Duration::from_secs(5), "settled once");
+        assert_eq!(slack.after(now, Time::MAX), Time::MAX);
+        assert_eq!(Slack::default().after(now, far), far);
     }
 
     #[test]

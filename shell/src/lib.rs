@@ -2,12 +2,13 @@
 //!
 //! The core decides; everything here only carries. [`driver`] moves events to the core and commands to the world, and
 //! [`network`] is that world, on libp2p. Around them stand what a machine gives ([`clock`], [`interfaces`]), what must
-//! not be forgotten ([`data_dir`], [`identity`], [`store`], [`sync`], [`trace`]), how others speak to the node ([`handle`],
+//! not be forgotten ([`data_dir`], [`identity`], [`store`], [`sync`], [`trace`], all by [`disk`]), how others speak to the node ([`handle`],
 //! [`api`], [`why`]), and what doorways and nodes say to each other ([`signal`]). [`node`] puts it all together.
 
 pub mod api;
 pub mod clock;
 pub mod data_dir;
+pub mod disk;
 pub mod driver;
 pub mod feed;
 pub mod handle;

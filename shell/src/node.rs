@@ -26,6 +26,7 @@ use crate::{
     },
     clock::{self, Clock},
     data_dir::{DataDir, DataDirError},
+    disk::Disk,
     driver::{Driver, Setup, World},
     feed::Feed,
     handle::Handle,
@@ -59,6 +60,10 @@ pub struct NodeSettings {
     pub tokens: Tokens,
     /// Where to keep logs. `None`: in Kinfolk's own store, in the folder or in memory.
     pub log: Option<Box<dyn Log>>,
+    /// Timers may be late by this ([`Setup::slack`]).
+    pub slack: Duration,
+    /// What can be found again, and the trace, are written to disk this long after.
+    pub batch: Duration,
 }
 
 /// Where a node keeps what it must not forget.
@@ -118,6 +123,7 @@ pub struct Prepared {
     tokens: Tokens,
     on_disk: Option<OnDisk>,
     operator: Option<Operator>,
+    slack: Duration,
 }
 
 #[derive(Debug)]
@@ -128,6 +134,15 @@ struct OnDisk {
     number: u64,
     recorder: Option<Recorder>,
     api: Api,
+}
+
+impl NodeSettings {
+    /// With everything else as by default: nothing for operators, Kinfolk's own store of logs, no slack, and the disk's
+    /// usual batches.
+    pub fn new(config: ValidConfig, agent: impl Into<String>, place: Place) -> Self {
+        let (slack, batch) = (Duration::ZERO, crate::trace::FLUSH);
+        Self { config, agent: agent.into(), place, http: None, tokens: Tokens::default(), log: None, slack, batch }
+    }
 }
 
 impl Folder {
@@ -143,8 +158,9 @@ impl Folder {
 /// # Errors
 /// When another node has the folder, or a file in it can't be used. Nothing is lost or half-written then.
 pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
-    let NodeSettings { config, agent, place, http, tokens, log } = settings;
+    let NodeSettings { config, agent, place, http, tokens, log, slack, batch } = settings;
     let interfaces = interfaces::read();
+    let disk = Disk::default();
     let Place::Folder(folder) = place else {
         let operator = http.map(Operator::listen).transpose()?;
         let identity = Identity::generate();
@@ -152,15 +168,15 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
             Some(log) => log,
             None => Box::new(SqliteLog::in_memory()?),
         };
-        let logs = Logs::start(identity.keypair.clone(), log)?;
+        let logs = Logs::start(identity.keypair.clone(), log, &disk)?;
         let (warnings, on_disk) = (vec![], None);
-        return Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator });
+        return Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator, slack });
     };
     let data_dir = DataDir::open(folder.path)?;
     let operator = http.map(Operator::listen).transpose()?;
     let path = data_dir.path();
     let identity = Identity::load_or_create(path)?;
-    let opened = Store::open(path, clock::unix_secs())?;
+    let opened = Store::open(path, clock::unix_secs(), &disk)?;
     let mut warnings: Vec<String> = identity.warning.iter().chain(&opened.warning).cloned().collect();
     let log = match log {
         Some(log) => log,
@@ -170,20 +186,22 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
             Box::new(opened.log)
         }
     };
-    let logs = Logs::start(identity.keypair.clone(), log)?;
-    let recorder = record(path, identity.peer, folder.trace, &mut warnings);
+    let logs = Logs::start(identity.keypair.clone(), log, &disk)?;
+    let recorder = record(path, identity.peer, folder.trace, &disk, &mut warnings);
+    let recorder = recorder.map(|recorder| recorder.with_flush(batch));
+    let store = opened.store.with_batch_time(batch);
     let api = Api::listen(folder.api_socket)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let Opened { store, peers, number, .. } = opened;
+    let Opened { peers, number, .. } = opened;
     let on_disk = Some(OnDisk { store, peers, number, recorder, api, data_dir });
-    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator })
+    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator, slack })
 }
 
 /// A node that can't record still is a node.
-fn record(path: &Path, node: PeerId, limits: TraceLimits, warnings: &mut Vec<String>) -> Option<Recorder> {
-    match Recorder::open(path, node, limits) {
+fn record(path: &Path, node: PeerId, limits: TraceLimits, disk: &Disk, warnings: &mut Vec<String>) -> Option<Recorder> {
+    match Recorder::open(path, node, limits, disk) {
         Ok(recorder) => Some(recorder),
         Err(error) => {
             let folder = path.join(crate::trace::FOLDER);
@@ -252,6 +270,7 @@ impl Prepared {
             logs: Some(self.logs),
             signal: Some(signal),
             metrics: self.operator.is_some(),
+            slack: self.slack,
             finish: async move {
                 drop(stop);
                 // An error means that it has ended as well.

@@ -1,9 +1,9 @@
 //! The peer store: what the node remembers across restarts, in SQLite (`peers.sqlite` in the data folder).
 //!
-//! The driver never waits for the disk: [`Store`] keeps what is to be written, one entry per peer, and a thread of its
-//! own writes it in batches, at the latest a second later. What a user said by hand (pinned, blocked, manual addresses)
-//! is written at once and synced, and whoever asked for it is answered when that is done. A process killed at any
-//! point loses at most the last batch; a power cut may lose some more of what can be found again.
+//! The driver never waits for the disk: [`Store`] keeps what is to be written, one entry per peer, and the [`Disk`] writes
+//! it in batches, when [`Store::due_in`] says so: by default a second later. What a user said by hand (pinned, blocked,
+//! manual addresses) is written at once and synced, and whoever asked for it is answered when that is done. A process
+//! killed at any point loses at most the last batch; a power cut may lose some more of what can be found again.
 //!
 //! A damaged file is set aside as `peers.damaged-<unix time>`, and the node goes on with an empty one.
 
@@ -13,8 +13,7 @@ use std::{
     io, mem,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,14 +22,16 @@ use kinfolk_core::{Event, PeerId, Source, StoredAddress, StoredPeer};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use serde::{Deserialize, de::value::StrDeserializer};
 
+use crate::disk::{Disk, Worker};
+
 /// The name of the file.
 pub const FILE: &str = "peers.sqlite";
 
 /// Peers in one `Event::StoreLoaded`.
 pub const FRAME: usize = 32;
 
-/// What can be found again is written at the latest this long after.
-const BATCH_TIME: Duration = Duration::from_secs(1);
+/// What can be found again is written this long after, unless somebody says otherwise.
+pub const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// So many peers are written at once, without waiting for more.
 const BATCH: usize = 64;
@@ -59,10 +60,13 @@ const MIGRATIONS: [&str; 3] = [
     "CREATE TABLE node (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 ];
 
-/// The peer store of a running node. Dropping it ends the thread after the last batch.
+/// The peer store of a running node. Dropping it writes what is left.
 #[derive(Debug)]
 pub struct Store {
-    shared: Arc<Shared>,
+    todo: Arc<Mutex<Todo>>,
+    worker: Worker,
+    closed: oneshot::Receiver<()>,
+    batch: Duration,
 }
 
 /// A store that was opened, and what was in it.
@@ -117,12 +121,6 @@ pub enum StoreError {
     },
 }
 
-#[derive(Debug)]
-struct Shared {
-    todo: Mutex<Todo>,
-    changed: Condvar,
-}
-
 #[derive(Default)]
 struct Todo {
     /// What is to be written; `None`: forget. One entry per peer, so this is bounded by the core's table.
@@ -137,8 +135,8 @@ struct Todo {
     then: Vec<Box<dyn FnOnce() + Send>>,
     /// Peers about whom a user said something: what comes next about them is urgent too.
     by_hand: BTreeSet<PeerId>,
-    close: Option<oneshot::Sender<()>>,
-    closed: bool,
+    /// When to write what is not urgent.
+    due: Option<Instant>,
     error: Option<String>,
 }
 
@@ -147,7 +145,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is another version's, or the file system says no. A damaged store is no error, but a warning.
-    pub fn open(folder: &Path, unix_time: u64) -> Result<Opened, StoreError> {
+    pub fn open(folder: &Path, unix_time: u64, disk: &Disk) -> Result<Opened, StoreError> {
         let path = folder.join(FILE);
         let (connection, remembered, warning) = match open(&path) {
             Ok((connection, remembered)) => (connection, remembered, None),
@@ -165,14 +163,19 @@ impl Store {
         };
         let Remembered { peers, number } = remembered;
         let by_hand = peers.iter().filter(|stored| is_by_hand(stored)).map(|stored| stored.peer).collect();
-        let todo = Mutex::new(Todo { by_hand, ..Todo::default() });
-        let shared = Arc::new(Shared { todo, changed: Condvar::new() });
-        let writer = Writer { connection, shared: Arc::clone(&shared) };
-        thread::Builder::new()
-            .name("kinfolk-store".into())
-            .spawn(move || writer.run())
-            .map_err(|source| StoreError::Io { doing: "start a thread for", path, source })?;
-        Ok(Opened { store: Self { shared }, peers, number, warning })
+        let todo = Arc::new(Mutex::new(Todo { by_hand, ..Todo::default() }));
+        let (close, closed) = oneshot::channel();
+        let mut writer = Writer { connection, todo: Arc::clone(&todo), _close: close };
+        let worker = disk.worker(move || {
+            writer.work();
+            false
+        });
+        Ok(Opened { store: Self { todo, worker, closed, batch: BATCH_TIME }, peers, number, warning })
+    }
+
+    /// Writes what can be found again so long after it was found, in place of [`BATCH_TIME`].
+    pub fn with_batch_time(self, batch: Duration) -> Self {
+        Self { batch, ..self }
     }
 
     /// Remembers a peer, in place of what was remembered about it. Never waits.
@@ -187,19 +190,18 @@ impl Store {
 
     /// Keeps sequence numbers of our own records. Never waits; the highest stays.
     pub fn number_keeper(&self) -> impl Fn(u64) + Send + Sync + use<> {
-        let shared = Arc::clone(&self.shared);
+        let (todo, batch) = (Arc::clone(&self.todo), self.batch);
         move |number| {
-            let mut todo = shared.lock();
+            let mut todo = lock(&todo);
             todo.number = todo.number.max(Some(number));
-            drop(todo);
-            shared.changed.notify_one();
+            todo.due.get_or_insert_with(|| Instant::now() + batch);
         }
     }
 
     /// Calls `then` when everything that a user said so far is on disk: at once, when nothing such waits.
     pub fn then(&self, then: impl FnOnce() + Send + 'static) {
-        let mut todo = self.shared.lock();
-        if (todo.urgent || todo.writing) && !todo.closed {
+        let mut todo = lock(&self.todo);
+        if todo.urgent || todo.writing {
             todo.then.push(Box::new(then));
         } else {
             drop(todo);
@@ -209,20 +211,30 @@ impl Store {
 
     /// The last write's error, if it failed. It is tried again.
     pub fn error(&self) -> Option<String> {
-        self.shared.lock().error.clone()
+        lock(&self.todo).error.clone()
+    }
+
+    /// After this there is something to write: call [`Store::write`] then. `None`: nothing waits.
+    pub fn due_in(&self) -> Option<Duration> {
+        lock(&self.todo).due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has everything written that waits. Does not wait for it.
+    pub fn write(&self) {
+        lock(&self.todo).due = None;
+        self.worker.wake();
     }
 
     /// Writes what is left, and ends. Done when the future is.
     pub async fn close(self) {
-        let (sender, done) = oneshot::channel();
-        self.shared.lock().close = Some(sender);
-        self.shared.changed.notify_one();
-        // The thread is gone without a word only if it could not write.
-        let _ = done.await;
+        let Self { todo: _, worker, closed, batch: _ } = self;
+        drop(worker);
+        // Nothing is ever sent: the other end is dropped when the file is closed.
+        let _ = closed.await;
     }
 
     fn put(&self, peer: PeerId, stored: Option<StoredPeer>) {
-        let mut todo = self.shared.lock();
+        let mut todo = lock(&self.todo);
         let was = todo.by_hand.contains(&peer);
         let is = stored.as_ref().is_some_and(is_by_hand);
         if is {
@@ -232,23 +244,14 @@ impl Store {
         }
         todo.urgent |= was || is;
         todo.peers.insert(peer, stored);
-        let wake = todo.urgent || todo.peers.len() == 1 || todo.peers.len() >= BATCH;
-        drop(todo);
-        if wake {
-            self.shared.changed.notify_one();
-        }
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let mut todo = self.shared.lock();
-        if todo.close.is_none() {
-            let (sender, _) = oneshot::channel();
-            todo.close = Some(sender);
+        let now = was || is || todo.peers.len() >= BATCH;
+        if !now {
+            todo.due.get_or_insert_with(|| Instant::now() + self.batch);
         }
         drop(todo);
-        self.shared.changed.notify_one();
+        if now {
+            self.write();
+        }
     }
 }
 
@@ -274,11 +277,9 @@ fn is_by_hand(stored: &StoredPeer) -> bool {
     stored.pinned || stored.blocked || stored.addresses.iter().any(|known| known.source == Source::Manual)
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Todo> {
-        // Nothing in here leaves it half changed.
-        self.todo.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(todo: &Mutex<Todo>) -> MutexGuard<'_, Todo> {
+    // Nothing leaves it half changed.
+    todo.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Todo {
@@ -289,69 +290,40 @@ impl std::fmt::Debug for Todo {
 
 struct Writer {
     connection: Connection,
-    shared: Arc<Shared>,
+    todo: Arc<Mutex<Todo>>,
+    /// Dropped last.
+    _close: oneshot::Sender<()>,
 }
 
 impl Writer {
-    fn run(mut self) {
-        let mut failed = false;
-        loop {
-            let mut batch = self.wait(failed);
-            match self.write(&batch) {
-                Ok(()) => {
-                    failed = false;
-                    let mut todo = self.shared.lock();
-                    todo.writing = false;
-                    todo.error = None;
-                    drop(todo);
-                    for then in batch.then.drain(..) {
-                        then();
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "can't write the peer store; trying again");
-                    failed = true;
-                    self.put_back(&mut batch, &error);
-                }
+    /// Writes everything that waits.
+    fn work(&mut self) {
+        let mut batch = {
+            let mut todo = lock(&self.todo);
+            todo.writing = todo.urgent;
+            todo.due = None;
+            Todo {
+                peers: mem::take(&mut todo.peers),
+                number: todo.number.take(),
+                urgent: mem::take(&mut todo.urgent),
+                then: mem::take(&mut todo.then),
+                ..Todo::default()
             }
-            if let Some(done) = batch.close {
-                self.end(done);
-                return;
+        };
+        match self.write(&batch) {
+            Ok(()) => {
+                let mut todo = lock(&self.todo);
+                todo.writing = false;
+                todo.error = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't write the peer store; trying again");
+                self.put_back(&mut batch, &error);
             }
         }
-    }
-
-    /// Sleeps until there is something to write, and takes it.
-    fn wait(&self, failed: bool) -> Todo {
-        let mut todo = self.shared.lock();
-        let mut since = None;
-        let started = Instant::now();
-        loop {
-            let rest = if failed {
-                RETRY.saturating_sub(started.elapsed())
-            } else if todo.urgent || !todo.then.is_empty() || todo.peers.len() >= BATCH {
-                Duration::ZERO
-            } else if todo.peers.is_empty() && todo.number.is_none() {
-                Duration::MAX
-            } else {
-                BATCH_TIME.saturating_sub(since.get_or_insert_with(Instant::now).elapsed())
-            };
-            if rest.is_zero() || todo.close.is_some() {
-                todo.writing = todo.urgent;
-                return Todo {
-                    peers: mem::take(&mut todo.peers),
-                    number: todo.number.take(),
-                    urgent: mem::take(&mut todo.urgent),
-                    then: mem::take(&mut todo.then),
-                    close: todo.close.take(),
-                    ..Todo::default()
-                };
-            }
-            todo = if rest == Duration::MAX {
-                self.shared.changed.wait(todo).unwrap_or_else(PoisonError::into_inner)
-            } else {
-                self.shared.changed.wait_timeout(todo, rest).unwrap_or_else(PoisonError::into_inner).0
-            };
+        // Whoever waits for it waits no longer, also if it failed: the node knows, only the disk does not.
+        for then in batch.then {
+            then();
         }
     }
 
@@ -379,37 +351,17 @@ impl Writer {
         transaction.commit()
     }
 
-    /// What could not be written is to be written still, unless newer word came. Whoever waits for it waits no longer:
-    /// the node knows, only the disk does not.
+    /// What could not be written is to be written still, unless newer word came.
     fn put_back(&self, batch: &mut Todo, error: &rusqlite::Error) {
-        let mut todo = self.shared.lock();
+        let mut todo = lock(&self.todo);
         for (peer, stored) in mem::take(&mut batch.peers) {
             todo.peers.entry(peer).or_insert(stored);
         }
         todo.number = todo.number.max(batch.number);
         todo.writing = false;
         todo.urgent |= batch.urgent;
+        todo.due = Some(Instant::now() + RETRY);
         todo.error = Some(error.to_string());
-        drop(todo);
-        for then in batch.then.drain(..) {
-            then();
-        }
-    }
-
-    fn end(self, done: oneshot::Sender<()>) {
-        let then = {
-            let mut todo = self.shared.lock();
-            todo.closed = true;
-            mem::take(&mut todo.then)
-        };
-        for then in then {
-            then();
-        }
-        if let Err((_, error)) = self.connection.close() {
-            tracing::warn!(%error, "can't close the peer store");
-        }
-        // Nobody may be waiting.
-        let _ = done.send(());
     }
 }
 
@@ -630,8 +582,12 @@ mod tests {
         StoredPeer { peer: peer(number), pinned, blocked: false, relay: false, addresses }
     }
 
+    fn open_store(folder: &Path, unix_time: u64) -> Result<Opened, StoreError> {
+        Store::open(folder, unix_time, &Disk::default())
+    }
+
     fn reopened(folder: &Path) -> Vec<StoredPeer> {
-        let opened = Store::open(folder, 0).unwrap();
+        let opened = open_store(folder, 0).unwrap();
         assert_eq!(opened.warning, None);
         block_on(opened.store.close());
         opened.peers
@@ -640,7 +596,7 @@ mod tests {
     #[test]
     fn what_was_remembered_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         assert_eq!((opened.peers.len(), opened.warning), (0, None));
         for number in 0..100 {
             opened.store.remember(stored(number, number == 3));
@@ -673,7 +629,7 @@ mod tests {
     #[test]
     fn what_a_user_said_is_on_disk_when_the_answer_comes() {
         let folder = tempfile::tempdir().unwrap();
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         let (sender, answered) = mpsc::channel();
         opened.store.remember(stored(1, true));
         opened.store.remember(stored(2, false));
@@ -696,9 +652,40 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_found_again_is_written_when_it_is_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_store(folder.path(), 0).unwrap().store.with_batch_time(Duration::from_secs(3_600));
+        assert_eq!(store.due_in(), None);
+        store.remember(stored(1, false));
+        store.remember(stored(2, false));
+        let due = store.due_in().unwrap();
+        assert!((Duration::from_secs(3_500)..=Duration::from_secs(3_600)).contains(&due), "{due:?}");
+        let written = |store: &Store| lock(&store.todo).peers.is_empty();
+        assert!(!written(&store));
+        store.write();
+        while !written(&store) {
+            std::thread::yield_now();
+        }
+        assert_eq!(store.due_in(), None);
+
+        // What is urgent, and what is much, does not wait, and takes the rest along.
+        for number in 3..3 + BATCH as u32 {
+            store.remember(stored(number, false));
+        }
+        while !written(&store) {
+            std::thread::yield_now();
+        }
+        store.remember(stored(3, false));
+        store.remember(stored(1, true));
+        while !written(&store) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
     fn with_nothing_to_wait_for_the_answer_comes_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         opened.store.remember(stored(1, false));
         let (sender, answered) = mpsc::channel();
         opened.store.then(move || sender.send(()).unwrap());
@@ -708,7 +695,7 @@ mod tests {
     #[test]
     fn a_damaged_store_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         for number in 0..500 {
             opened.store.remember(stored(number, false));
         }
@@ -732,7 +719,7 @@ mod tests {
             (4, no_tables),
         ] {
             fs::write(&path, &damage).unwrap();
-            let opened = Store::open(folder.path(), unix_time).unwrap();
+            let opened = open_store(folder.path(), unix_time).unwrap();
             let warning = opened.warning.unwrap();
             assert!(warning.contains(&format!("peers.damaged-{unix_time}")), "{warning}");
             assert_eq!(opened.peers, []);
@@ -751,7 +738,7 @@ mod tests {
         connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
         connection.close().unwrap();
         let before = fs::read(&path).unwrap();
-        let error = Store::open(folder.path(), 0).unwrap_err().to_string();
+        let error = open_store(folder.path(), 0).unwrap_err().to_string();
         assert!(error.contains("newer version"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
     }
@@ -767,7 +754,7 @@ mod tests {
         connection.close().unwrap();
 
         let old = StoredPeer { addresses: vec![], ..stored(1, true) };
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         assert_eq!((opened.peers, opened.warning), (vec![old.clone()], None));
         let relay = StoredPeer { relay: true, ..old };
         opened.store.remember(relay.clone());
@@ -778,23 +765,23 @@ mod tests {
     #[test]
     fn the_highest_number_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         assert_eq!(opened.number, 0);
         let keep = opened.store.number_keeper();
         [5, 9, 7].into_iter().for_each(keep);
         block_on(opened.store.close());
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         assert_eq!(opened.number, 9);
         // A late word of an older one changes nothing.
         opened.store.number_keeper()(8);
         block_on(opened.store.close());
-        assert_eq!(Store::open(folder.path(), 0).unwrap().number, 9);
+        assert_eq!(open_store(folder.path(), 0).unwrap().number, 9);
     }
 
     #[test]
     fn rows_without_sense_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
         opened.store.remember(stored(1, false));
         block_on(opened.store.close());
         let connection = Connection::open(folder.path().join(FILE)).unwrap();

@@ -20,21 +20,13 @@ use kinfolk_core::{
 use kinfolk_shell::{
     driver::Happened,
     node::{Folder, NodeSettings, Place, prepare},
-    signal::client::Tokens,
 };
 
 const FOLDER: &str = "KINFOLK_TEST_FOLDER";
 
 fn settings(path: &Path) -> NodeSettings {
     let place = Place::Folder(Folder::new(path));
-    NodeSettings {
-        config: config().validate().unwrap(),
-        agent: "kinfolk/test".into(),
-        place,
-        http: None,
-        tokens: Tokens::default(),
-        log: None,
-    }
+    NodeSettings::new(config().validate().unwrap(), "kinfolk/test", place)
 }
 
 /// Works without end, and says how far it is.

@@ -11,18 +11,10 @@ use kinfolk_shell::{
     api::client::{Client, ClientError},
     handle::{Handle, NodeGone},
     node::{Folder, NodeSettings, Place, StartError, prepare},
-    signal::client::Tokens,
 };
 
 fn settings(place: Place) -> NodeSettings {
-    NodeSettings {
-        config: config().validate().unwrap(),
-        agent: "kinfolk/test".into(),
-        place,
-        http: None,
-        tokens: Tokens::default(),
-        log: None,
-    }
+    NodeSettings::new(config().validate().unwrap(), "kinfolk/test", place)
 }
 
 fn start(path: &Path) -> Handle<SendApp> {

@@ -14,6 +14,7 @@ use kinfolk_core::{
 };
 use kinfolk_shell::{
     clock,
+    disk::Disk,
     driver::{Driver, Happened, MAX_APP_EVENTS, Setup},
     feed::{Fed, Feed},
     handle::{Handle, MAX_EVENTS, NodeGone, RequestError},
@@ -237,7 +238,7 @@ fn a_dropped_driver_leaves_nobody_waiting() {
 fn what_was_said_by_hand_survives() {
     let folder = tempfile::tempdir().unwrap();
     let with_store = || {
-        let opened = Store::open(folder.path(), 0).unwrap();
+        let opened = Store::open(folder.path(), 0, &Disk::default()).unwrap();
         let inputs = stream::iter(store::frames(opened.peers)).boxed();
         Setup { store: Some(opened.store), inputs, ..setup(config()) }
     };
@@ -253,7 +254,7 @@ fn what_was_said_by_hand_survives() {
             let entry = entry.unwrap();
             std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
-        let peers = Store::open(copy.path(), 0).unwrap().peers;
+        let peers = Store::open(copy.path(), 0, &Disk::default()).unwrap().peers;
         let find = |who: u32| peers.iter().find(|stored: &&StoredPeer| stored.peer == peer(who));
         assert!(find(1).is_some_and(|stored| stored.pinned), "{peers:?}");
         assert!(find(2).is_some_and(|stored| stored.blocked), "{peers:?}");
@@ -271,7 +272,7 @@ fn what_was_said_by_hand_survives() {
 fn what_is_recorded_replays_to_the_bit_in_every_segment() {
     let folder = tempfile::tempdir().unwrap();
     let limits = TraceLimits { segment_bytes: 500, segments: 1_000, ..TraceLimits::default() };
-    let recorder = Recorder::open(folder.path(), common::LOCAL.parse().unwrap(), limits).unwrap();
+    let recorder = Recorder::open(folder.path(), common::LOCAL.parse().unwrap(), limits, &Disk::default()).unwrap();
     let file = folder.path().join("trace.jsonl");
     let exported = file.clone();
     run(Setup { recorder: Some(recorder), ..setup(config()) }, |handle, strings, _| async move {
@@ -328,7 +329,9 @@ fn a_node_without_a_folder_says_that_it_cannot_record() {
 #[test]
 fn the_wall_clock_is_told_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let recorder = Recorder::open(folder.path(), common::LOCAL.parse().unwrap(), TraceLimits::default()).unwrap();
+    let recorder =
+        Recorder::open(folder.path(), common::LOCAL.parse().unwrap(), TraceLimits::default(), &Disk::default())
+            .unwrap();
     let file = folder.path().join("trace.jsonl");
     let exported = file.clone();
     run(Setup { recorder: Some(recorder), ..setup(config()) }, |handle, _, _| async move {

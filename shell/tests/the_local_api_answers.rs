@@ -23,6 +23,7 @@ use kinfolk_shell::{
         server::{Api, ApiError},
         types::{Outcome, PathKind, Problem, ProblemKind},
     },
+    disk::Disk,
     driver::{Driver, Happened, Setup},
     feed::Fed,
     handle::Handle,
@@ -45,7 +46,8 @@ impl Running {
 
     fn start_with(config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let recorder = Recorder::open(folder.path(), LOCAL.parse().unwrap(), TraceLimits::default()).unwrap();
+        let recorder =
+            Recorder::open(folder.path(), LOCAL.parse().unwrap(), TraceLimits::default(), &Disk::default()).unwrap();
         let (world, strings) = FakeWorld::new(SendApp::default());
         let data_dir = Some(folder.path().display().to_string());
         let (driver, handle, _) = Driver::new(world, Setup { recorder: Some(recorder), data_dir, ..setup(config) });

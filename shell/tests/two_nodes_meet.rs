@@ -24,7 +24,6 @@ use kinfolk_shell::{
     handle::{Control, EventStream, Handle, Told},
     network::{Network, NetworkSettings},
     node::{Folder, NodeSettings, Place, prepare},
-    signal::client::Tokens,
 };
 use libp2p::{
     Transport,
@@ -86,15 +85,7 @@ fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
 
 fn start(place: Place, config: Config) -> Handle<dummy::Behaviour> {
     let config = config.validate().unwrap();
-    let prepared = prepare(NodeSettings {
-        config: config.clone(),
-        agent: AGENT.into(),
-        place,
-        http: None,
-        tokens: Tokens::default(),
-        log: None,
-    })
-    .unwrap();
+    let prepared = prepare(NodeSettings::new(config.clone(), AGENT, place)).unwrap();
     let settings = NetworkSettings::new(config, AGENT);
     let network = Network::new(prepared.identity.keypair.clone(), settings, spawn, dummy::Behaviour).unwrap();
     let (life, handle, _) = prepared.drive(network);
@@ -241,6 +232,7 @@ fn on_smol(executor: &Rc<smol::LocalExecutor<'static>>, listen: Option<&str>) ->
         recorder: None,
         logs: None,
         signal: None,
+        slack: Duration::ZERO,
         metrics: false,
         finish: async {}.boxed(),
     };

@@ -37,7 +37,7 @@ pub struct NodeBuilder {
     node: Node,
 }
 
-/// A `kinfolk` in a device: running, stopped or killed, with its data folder.
+/// A `kinfolk` or `kinfolk-embedded` in a device: running, stopped or killed, with its data folder.
 #[derive(Clone, Debug)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -47,6 +47,8 @@ pub struct Node {
 struct Inner {
     name: String,
     device: Device,
+    program: Mutex<String>,
+    clock: Mutex<Option<String>>,
     folder: PathBuf,
     settings: Mutex<Vec<(String, String)>>,
     flags: Mutex<Vec<String>>,
@@ -70,6 +72,8 @@ impl NodeBuilder {
         let inner = Inner {
             name: name.to_owned(),
             device: device.clone(),
+            program: Mutex::new(std::env::var("LAB_PROGRAM").unwrap_or_else(|_| "kinfolk".to_owned())),
+            clock: Mutex::default(),
             folder,
             settings: Mutex::default(),
             flags: Mutex::default(),
@@ -93,6 +97,18 @@ impl NodeBuilder {
     /// Peers to ask first.
     pub fn bootstrap(self, addresses: &[String]) -> Self {
         self.set("bootstrap", format!("{addresses:?}"))
+    }
+
+    /// Runs `kinfolk-embedded` in place of `kinfolk`. `LAB_PROGRAM=kinfolk-embedded` does so for all nodes of all tests.
+    pub fn embedded(self) -> Self {
+        "kinfolk-embedded".clone_into(&mut self.node.inner.program.lock().expect("no panic under the lock"));
+        self
+    }
+
+    /// Its wall clock is wrong, as `faketime` takes it: `1970-01-01 00:10:00`, `+1y`.
+    pub fn clock(self, stands: &str) -> Self {
+        *self.node.inner.clock.lock().expect("no panic under the lock") = Some(stands.to_owned());
+        self
     }
 
     /// A flag of `kinfolk up`.
@@ -165,7 +181,7 @@ impl Node {
     /// Starts the program, and waits until it answers.
     pub async fn start(&self) {
         self.write_settings();
-        let mut command = kinfolk();
+        let mut command = self.command();
         command.args(["up", "--json"]).arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.inner.folder.join("config.toml"));
         command.args(self.inner.flags.lock().expect("no panic under the lock").iter());
@@ -300,9 +316,9 @@ impl Node {
     /// Runs `kinfolk ARGUMENTS` against this node, as its user would, and gives what it printed.
     ///
     /// # Errors
-    /// What it said to standard error, when it ended with another exit code than 0.
+    /// What it said and printed, when it ended with another exit code than 0.
     pub async fn cli(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = kinfolk();
+        let mut command = self.command();
         command.args(arguments).arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.inner.folder.join("config.toml")).kill_on_drop(true);
         let output = timeout(Duration::from_secs(90), command.output()).await.expect("a command that ends");
@@ -310,7 +326,8 @@ impl Node {
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
-            Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+            let [printed, said] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+            Err(format!("{}: {said}{printed}", output.status))
         }
     }
 
@@ -422,16 +439,24 @@ impl Node {
         fs::write(self.inner.folder.join("config.toml"), text).expect("a configuration file");
     }
 
+    /// Its program, in an environment that says nothing to it.
+    fn command(&self) -> Command {
+        let program = program(&self.inner.program.lock().expect("no panic under the lock"));
+        let mut command = match &*self.inner.clock.lock().expect("no panic under the lock") {
+            None => Command::new(program),
+            Some(stands) => {
+                let mut command = Command::new("faketime");
+                command.args(["--exclude-monotonic", "-f", stands]).arg(program);
+                command
+            }
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, Running> {
         self.inner.state.lock().expect("no panic under the lock")
     }
-}
-
-/// The program, in an environment that says nothing to it.
-fn kinfolk() -> Command {
-    let mut command = Command::new(program("kinfolk"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
-        command.env_remove(name);
-    }
-    command
 }

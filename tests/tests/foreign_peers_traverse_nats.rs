@@ -246,6 +246,21 @@ async fn plain_probes_us() {
 }
 
 #[tokio::test]
+async fn we_probe_js() {
+    let lab = Lab::new().await;
+    let server = lab.server().await;
+    let [_, address] = server.addresses();
+    let device = lab.device("js", Side::Public, 30).await;
+    let listen = format!("/ip4/{}/tcp/4001", device.ip());
+    let js = Foreign::js(&device, json!({ "listen": [listen], "autonat": true })).await;
+    assert_eq!(js.ask("proven", json!({})).await.unwrap(), json!([]));
+    js.ask("dial", json!({ "address": address })).await.unwrap();
+    let proven = async || (js.ask("proven", json!({})).await.unwrap() == json!([listen])).then_some(());
+    lab.world.eventually("our probe has reached js where it said", SOON, proven).await;
+    lab.world.finish().await;
+}
+
+#[tokio::test]
 async fn we_probe_plain() {
     let lab = Lab::new().await;
     let server = lab.server().await;

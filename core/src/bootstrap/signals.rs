@@ -34,6 +34,8 @@ struct Server {
     publish: Errand,
     /// When it is asked again if nobody is connected then.
     lonely_at: Time,
+    /// Answers in a row while nobody was connected.
+    lonely_rounds: u32,
     /// Peers whose own record is asked for.
     sought: BTreeSet<PeerId>,
     /// How many peers its last answer told.
@@ -73,6 +75,8 @@ struct Running {
     services: SignalServices,
 }
 
+/// Who is lonely asks again after this, then later and later.
+const LONELY: Duration = Duration::from_secs(2);
 /// Addresses change in bursts.
 const SETTLING: Duration = Duration::from_secs(1);
 /// A server that is down is asked often for this long, then seldom.
@@ -195,7 +199,10 @@ impl Signals {
         let draw = jitter::draw(cx.seed, Purpose::Signal, at as u64, query.0);
         server.query.at = cx.now + jitter::vary(cx.config.signal.every, draw);
         server.query.reason = Reason::Routine;
-        server.lonely_at = cx.now + jitter::vary(cx.config.signal.lonely, draw);
+        // Those who start together have published in a moment.
+        let soon = LONELY.saturating_mul(1 << server.lonely_rounds.min(12)).min(cx.config.signal.lonely);
+        server.lonely_at = cx.now + jitter::vary(soon, draw);
+        server.lonely_rounds = if self.lonely { server.lonely_rounds.saturating_add(1) } else { 0 };
         // Who must not stay away is asked for by name: a sample may miss it.
         let room = MAX_SOUGHT.saturating_sub(server.sought.len());
         let missing = lifecycle.pinned_peers().into_iter().filter(|peer| lifecycle.needs_record(cx, peer)).take(room);
@@ -332,6 +339,7 @@ impl Server {
             query: Errand::new(now, Reason::FirstPeers),
             publish: Errand::new(now, Reason::AddressesChanged),
             lonely_at: Time::MAX,
+            lonely_rounds: 0,
             sought: BTreeSet::new(),
             peers: 0,
             backing: None,

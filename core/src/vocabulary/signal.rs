@@ -13,7 +13,8 @@ pub struct SignalConfig {
     pub publish: bool,
     /// How often each is asked for peers; default 15 min.
     pub every: Duration,
-    /// How often each is asked while nobody is connected; default 20 s, which is 4 300 small requests a day.
+    /// How often each is asked while nobody is connected; default 20 s, which is 4 300 small requests a day. The first
+    /// few times sooner.
     pub lonely: Duration,
     /// How many peers are asked for at once; default 20, at most 32.
     pub sample: u32,

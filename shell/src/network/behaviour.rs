@@ -133,12 +133,12 @@ impl<A: NetworkBehaviour> Behaviour<A> {
     ) -> Result<Self, NetworkError> {
         let local = key.public().to_peer_id();
         let config: &Config = &settings.config;
-        let mut gate = Gate::new(limits(config));
+        let mut gate = Gate::new(limits(settings));
         for pinned in &config.pinned {
             gate.pin(ids::peer_to_libp2p(&pinned.peer), true);
         }
         let (mdns, twin) = if config.mdns {
-            let mdns = mdns::tokio::Behaviour::new(mdns_config(), local).map_err(NetworkError::Mdns)?;
+            let mdns = mdns::tokio::Behaviour::new(mdns_config(settings), local).map_err(NetworkError::Mdns)?;
             let twin = Twin::new(local).inspect_err(|error| {
                 tracing::warn!(%error, "another machine with this node's identity will not be noticed by mDNS");
             });
@@ -189,19 +189,20 @@ impl<A: NetworkBehaviour> Behaviour<A> {
 /// The library asks who is there until the first answer, and then every 5 minutes: of ten computers that start at once,
 /// whose packets crowd each other out, two did not see each other in that time. Whoever hears a question or an answer
 /// waits anew, so a network hears one question in half a minute, however many nodes it has.
-fn mdns_config() -> mdns::Config {
-    mdns::Config { query_interval: Duration::from_secs(30), ..mdns::Config::default() }
+fn mdns_config(settings: &NetworkSettings) -> mdns::Config {
+    mdns::Config { query_interval: settings.mdns_interval, ..mdns::Config::default() }
 }
 
 /// Strangers may fill what the core trims to `high_water`, and a little more, so that trimming and not this wall decides
 /// who stays.
-fn limits(config: &Config) -> Limits {
-    let lifecycle = &config.lifecycle;
+fn limits(settings: &NetworkSettings) -> Limits {
+    let lifecycle = &settings.config.lifecycle;
+    let more = lifecycle.dial_slots.saturating_add(16.min(lifecycle.high_water / 3));
     Limits {
-        total: lifecycle.high_water.saturating_add(lifecycle.dial_slots).saturating_add(16),
+        total: lifecycle.high_water.saturating_add(more),
         per_peer: 8,
-        pending: 64,
-        pending_per_network: 32,
+        pending: settings.handshakes,
+        pending_per_network: settings.handshakes.div_ceil(2),
     }
 }
 

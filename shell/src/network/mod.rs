@@ -98,6 +98,12 @@ pub struct NetworkSettings {
     /// their own next ping, which is 15 s. The library forgives the first failure, so a cut link shows after at most
     /// twice interval and time-out: 62 s.
     pub ping_timeout: Duration,
+    /// How often the home network is asked who is there, once somebody has answered; default 30 s.
+    pub mdns_interval: Duration,
+    /// Handshakes of strangers under way; default 64, half of them from one /24 or /48.
+    pub handshakes: u32,
+    /// Streams of one connection whose protocol is being agreed on; default 64. Each may make us hold 16 KiB.
+    pub negotiating: usize,
     /// Streams that may be open on one connection; default 256. Bounds Yamux at 256 KiB each.
     pub streams: u32,
     /// Bytes on the way on one QUIC stream; default 1 MiB: 10 MB/s over 100 ms.
@@ -116,6 +122,9 @@ impl NetworkSettings {
             quic_idle: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
             ping_timeout: Duration::from_secs(16),
+            mdns_interval: Duration::from_secs(30),
+            handshakes: 64,
+            negotiating: 64,
             streams: 256,
             stream_window: 1 << 20,
             connection_window: 4 << 20,
@@ -290,7 +299,7 @@ impl<A: NetworkBehaviour> Network<A> {
             .with_smart_dial()
             // Saves a round trip per stream; `settled` where that would lose something.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
-            .with_max_negotiating_inbound_streams(64)
+            .with_max_negotiating_inbound_streams(settings.negotiating)
             // The core closes connections. A year, because longer ones don't fit every clock.
             .with_idle_connection_timeout(Duration::from_secs(365 * 24 * 3600));
         let mut network = Self {

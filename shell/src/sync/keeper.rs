@@ -1,15 +1,11 @@
-//! The thread that checks and stores.
+//! What checks and stores, on the disk's thread.
 
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use futures::{
-    StreamExt,
-    channel::{mpsc, oneshot},
-    executor::block_on,
-};
+use futures::channel::{mpsc, oneshot};
 use kinfolk_core::{EntryHash, Head, LogHead, PeerId, SyncError};
 use libp2p::identity::Keypair;
 
@@ -22,7 +18,7 @@ use super::{
 /// Logs of all authors, at most: their heads are in memory.
 const MAX_LOGS: usize = 65_536;
 
-/// What the thread is asked for.
+/// What it is asked for.
 pub(super) enum Job {
     Put { entries: Vec<Vec<u8>>, reply: oneshot::Sender<Result<Head, LogError>> },
     Store { sent: Sent, waiting: Waiting, reply: oneshot::Sender<Result<Stored, SyncError>> },
@@ -31,6 +27,36 @@ pub(super) enum Job {
     Heads { reply: oneshot::Sender<Result<Vec<LogHead>, LogError>> },
     Forks { reply: oneshot::Sender<Result<Vec<Fork>, LogError>> },
     Close { reply: oneshot::Sender<()> },
+}
+
+/// Where jobs wait for the keeper, until `Close`, or until nobody can ask any more.
+pub(super) struct Desk(Option<(Keeper, mpsc::Receiver<Job>)>);
+
+impl Desk {
+    pub(super) fn new(keeper: Keeper, jobs: mpsc::Receiver<Job>) -> Self {
+        Self(Some((keeper, jobs)))
+    }
+
+    /// Does the first of them; whether it may not have been the last.
+    pub(super) fn work(&mut self) -> bool {
+        let Some((keeper, jobs)) = &mut self.0 else { return false };
+        let closed = match jobs.try_recv() {
+            Ok(Job::Close { reply }) => Some(reply),
+            Ok(job) => {
+                keeper.take(job);
+                return true;
+            }
+            Err(mpsc::TryRecvError::Empty) => return false,
+            Err(mpsc::TryRecvError::Closed) => None,
+        };
+        // The store's files are closed before anybody hears that it has ended.
+        if let Some((Keeper { log, shared, .. }, jobs)) = self.0.take() {
+            drop(log);
+            shared.table().grown.clear();
+            drop((jobs, closed));
+        }
+        false
+    }
 }
 
 /// See the module.
@@ -51,39 +77,30 @@ impl Keeper {
         Ok(Self { own, key, log, shared, anew })
     }
 
-    /// Runs until `Close`, or until nobody can ask any more.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let closed = loop {
-            // Whoever asked may have gone: no reply is sure to arrive, and only one needs to.
-            match block_on(jobs.next()) {
-                None => break None,
-                Some(Job::Close { reply }) => break Some(reply),
-                Some(Job::Put { entries, reply }) => drop(reply.send(self.put(entries))),
-                Some(Job::Store { sent, waiting, reply }) => {
-                    let log = sent.log;
-                    let stored = self.store(sent);
-                    drop(waiting);
-                    if let Err(Ok(_)) = reply.send(stored) {
-                        self.shared.tell(log);
-                    }
+    fn take(&mut self, job: Job) {
+        // Whoever asked may have gone: no reply is sure to arrive, and only one needs to.
+        match job {
+            Job::Close { reply } => drop(reply),
+            Job::Put { entries, reply } => drop(reply.send(self.put(entries))),
+            Job::Store { sent, waiting, reply } => {
+                let log = sent.log;
+                let stored = self.store(sent);
+                drop(waiting);
+                if let Err(Ok(_)) = reply.send(stored) {
+                    self.shared.tell(log);
                 }
-                Some(Job::Range { log, epoch, since, limit, reply }) => {
-                    if !reply.is_canceled() {
-                        drop(reply.send(self.range(&log, epoch, since, limit)));
-                    }
-                }
-                Some(Job::Read { log, epoch, since, limit, reply }) => {
-                    drop(reply.send(self.log.read(&log, epoch, since, limit, READ_BYTES)));
-                }
-                Some(Job::Heads { reply }) => drop(reply.send(self.log.heads())),
-                Some(Job::Forks { reply }) => drop(reply.send(self.log.forks())),
             }
-        };
-        // The store's files are closed before anybody hears that it has ended.
-        let Self { log, shared, .. } = self;
-        drop(log);
-        shared.table().grown.clear();
-        drop((jobs, closed));
+            Job::Range { log, epoch, since, limit, reply } => {
+                if !reply.is_canceled() {
+                    drop(reply.send(self.range(&log, epoch, since, limit)));
+                }
+            }
+            Job::Read { log, epoch, since, limit, reply } => {
+                drop(reply.send(self.log.read(&log, epoch, since, limit, READ_BYTES)));
+            }
+            Job::Heads { reply } => drop(reply.send(self.log.heads())),
+            Job::Forks { reply } => drop(reply.send(self.log.forks())),
+        }
     }
 
     fn head(&self, log: &PeerId) -> Head {

@@ -1,7 +1,7 @@
 //! Logs: what the members of a network say, each in a log of its own, kept by all of them.
 //!
 //! A log has one author, named by its peer id; [`Logs`] is the way to a node's own log and to its copies of the others'.
-//! Entries are checked and stored on a thread of their own, since disks and signatures take time. Which entries to ask
+//! Entries are checked and stored by the [`Disk`], on a thread of its own, since disks and signatures take time. Which entries to ask
 //! whom for is the core's decision; how they travel is the network's. What they mean is the application's.
 //!
 //! Under stress: the thread works off one thing after the other, and at most 64 wait for it; when ranges pile up, the core
@@ -24,7 +24,6 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
-    thread,
 };
 
 use aws_lc_rs::digest::{self, SHA256};
@@ -33,9 +32,10 @@ use kinfolk_core::{EntryHash, Event, Head, LogHead, PeerId, SyncError};
 use libp2p::identity::Keypair;
 
 pub use chain::MAX_ENTRY;
-use keeper::{Job, Keeper};
+use keeper::{Desk, Job, Keeper};
 
 use crate::{
+    disk::{Disk, Worker},
     feed::{Feed, Feeder, feed},
     handle::{NodeGone, Way},
     network::ids::peer_to_core,
@@ -69,6 +69,8 @@ const FEW: usize = 2;
 pub struct Logs {
     own: PeerId,
     jobs: Way<Job>,
+    /// After `jobs`, so that the last time that it is called it finds that nobody can ask any more.
+    worker: Arc<Worker>,
     shared: Arc<Shared>,
 }
 
@@ -153,11 +155,11 @@ struct Table {
 }
 
 impl Logs {
-    /// Begins to keep logs in a store, on a thread of its own; `key` signs what is put into the own log.
+    /// Begins to keep logs in a store, by `disk`; `key` signs what is put into the own log.
     ///
     /// # Errors
-    /// When the store can't be read, or no thread can be started.
-    pub fn start(key: Keypair, mut log: Box<dyn Log>) -> Result<Self, LogError> {
+    /// When the store can't be read.
+    pub fn start(key: Keypair, mut log: Box<dyn Log>, disk: &Disk) -> Result<Self, LogError> {
         let own = peer_to_core(key.public().to_peer_id());
         let mut table = Table::default();
         for LogHead { log, head } in log.heads()? {
@@ -169,12 +171,9 @@ impl Logs {
         table.untold = table.heads.keys().copied().collect();
         let shared = Arc::new(Shared { table: Mutex::new(table), waiting: AtomicUsize::new(0) });
         let (jobs, receiver) = Way::new();
-        let keeper = Keeper::new(own, key, log, Arc::clone(&shared))?;
-        thread::Builder::new()
-            .name("kinfolk-logs".into())
-            .spawn(move || keeper.run(receiver))
-            .map_err(|error| LogError::Failed(format!("can't start a thread: {error}")))?;
-        Ok(Self { own, jobs, shared })
+        let mut desk = Desk::new(Keeper::new(own, key, log, Arc::clone(&shared))?, receiver);
+        let worker = Arc::new(disk.worker(move || desk.work()));
+        Ok(Self { own, jobs, worker, shared })
     }
 
     /// This node, the author of its own log.
@@ -313,6 +312,7 @@ impl Logs {
     async fn wait<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, NodeGone> {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(job(reply)).await?;
+        self.worker.wake();
         answer.await.map_err(|_| NodeGone)
     }
 

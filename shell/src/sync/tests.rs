@@ -18,7 +18,7 @@ struct Node {
 }
 
 fn node(key: &Keypair, log: SqliteLog) -> Node {
-    Node { logs: Logs::start(key.clone(), Box::new(log)).unwrap(), key: key.clone() }
+    Node { logs: Logs::start(key.clone(), Box::new(log), &Disk::default()).unwrap(), key: key.clone() }
 }
 
 fn in_memory() -> Node {

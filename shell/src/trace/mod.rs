@@ -1,10 +1,10 @@
 //! The recorder: what the node is told and what it commands, in a bounded ring of segments on disk.
 //!
 //! Format and meaning of the lines: `kinfolk_core::trace`. Each segment is a file `traces/NNNNNN.jsonl.zst` of the data
-//! folder. The newest are kept, up to a number of files and bytes. A thread of its own compresses and writes; the
-//! driver hands its frames over and never waits. When the thread does not keep up or can't write, the segment ends, and
-//! a new one starts with a checkpoint, the reason `gap` and the number of inputs that are missing. What was written is
-//! readable up to the last flush, at most two seconds ago, even after kill -9.
+//! folder. The newest are kept, up to a number of files and bytes. The [`Disk`] compresses and writes; the driver hands its
+//! frames over and never waits. When that does not keep up or can't write, the segment ends, and a new one starts with a
+//! checkpoint, the reason `gap` and the number of inputs that are missing. What was written is readable up to the last
+//! flush, even after kill -9; [`Recorder::due_in`] says when the next one is due.
 
 mod export;
 mod ring;
@@ -17,9 +17,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
-    thread,
+    time::{Duration, Instant},
 };
 
 use futures::channel::oneshot;
@@ -29,13 +29,25 @@ use kinfolk_core::{
 };
 
 use self::ring::{Ring, Writer};
-use crate::api::types::{Exported, TraceStatus};
+use crate::{
+    api::types::{Exported, TraceStatus},
+    disk::{Disk, Worker},
+};
 
 /// The folder of the segments, in the data folder.
 pub const FOLDER: &str = "traces";
 
-/// Frames that may wait for the thread.
+/// What was recorded is readable on disk this long after, unless somebody says otherwise.
+pub const FLUSH: Duration = Duration::from_secs(2);
+
+/// Frames that may wait.
 const QUEUE: usize = 1_024;
+
+/// So many are compressed without waiting for a flush.
+const MANY: usize = 128;
+
+/// So many are compressed before others have a turn at the disk.
+const TURN: usize = 64;
 
 /// How much is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +75,12 @@ impl Default for TraceLimits {
 pub struct Recorder {
     node: PeerId,
     queue: SyncSender<Message>,
+    /// After `queue`: when it is called the last time, it finds that nothing more can come.
+    worker: Worker,
     ended: oneshot::Receiver<()>,
+    flush: Duration,
+    /// Since when something waits to be readable on disk.
+    dirty: Option<Instant>,
     shared: Arc<Shared>,
     /// A new segment is due, for this reason.
     begin: Option<SegmentReason>,
@@ -78,6 +95,7 @@ pub struct Recorder {
 enum Message {
     Begin(Box<Header>),
     Frame(Box<Frame>),
+    Flush,
     Stop,
     Export(PathBuf, oneshot::Sender<Result<Exported, String>>),
 }
@@ -89,9 +107,9 @@ struct Shared {
     waiting: AtomicUsize,
     /// The segment is full: another one, please.
     full: AtomicBool,
-    /// The thread failed and threw frames away, and is ready for a new segment.
+    /// Writing failed and frames were thrown away; a new segment may begin.
     recovered: AtomicBool,
-    /// How many it threw away since the start.
+    /// How many were thrown away since the start.
     lost: AtomicU64,
     segments: AtomicU64,
     bytes: AtomicU64,
@@ -103,29 +121,42 @@ impl Recorder {
     ///
     /// # Errors
     /// When the folder can't be made or read.
-    pub fn open(data_dir: &Path, node: PeerId, limits: TraceLimits) -> io::Result<Self> {
-        Self::open_with(data_dir, node, limits, |writer, messages| writer.run(&messages))
-    }
-
-    fn open_with(
-        data_dir: &Path,
-        node: PeerId,
-        limits: TraceLimits,
-        run: impl FnOnce(Writer, Receiver<Message>) + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn open(data_dir: &Path, node: PeerId, limits: TraceLimits, disk: &Disk) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let ring = Ring::open(data_dir.join(FOLDER), limits)?;
-        let writer = Writer::new(ring, Arc::clone(&shared));
-        let (queue, messages) = sync_channel(QUEUE);
         let (end, ended) = oneshot::channel();
-        let run = move || {
-            run(writer, messages);
-            // Nobody may be waiting.
-            let _ = end.send(());
-        };
-        thread::Builder::new().name("kinfolk-trace".into()).spawn(run)?;
-        let begin = Some(SegmentReason::Start);
-        Ok(Self { node, queue, ended, shared, begin, recording: limits.record, lost: 0, lost_ever: 0 })
+        let mut writer = Writer::new(ring, Arc::clone(&shared), end);
+        let (queue, messages) = sync_channel(QUEUE);
+        Ok(Self {
+            node,
+            queue,
+            worker: disk.worker(move || work(&mut writer, &messages)),
+            ended,
+            flush: FLUSH,
+            dirty: None,
+            shared,
+            begin: Some(SegmentReason::Start),
+            recording: limits.record,
+            lost: 0,
+            lost_ever: 0,
+        })
+    }
+
+    /// Makes what was recorded readable so long after, in place of [`FLUSH`].
+    pub fn with_flush(self, flush: Duration) -> Self {
+        Self { flush, ..self }
+    }
+
+    /// After this, what was recorded is to be made readable: call [`Recorder::flush`] then. `None`: it is.
+    pub fn due_in(&self) -> Option<Duration> {
+        self.dirty.map(|since| self.flush.saturating_sub(since.elapsed()))
+    }
+
+    /// Has everything written that was recorded. Does not wait for it.
+    pub fn flush(&mut self) {
+        // A full queue is worked off in any case, and the next flush comes for what it leaves behind.
+        self.dirty = self.send(Message::Flush).err().map(|_| Instant::now());
+        self.worker.wake();
     }
 
     /// Whether the next input is to be recorded: call [`Recorder::before`] and [`Recorder::after`] then.
@@ -140,11 +171,11 @@ impl Recorder {
         }
         let due = self.shared.full.load(Ordering::Relaxed).then_some(SegmentReason::Rotation);
         let Some(reason) = self.begin.or(due) else { return };
-        // A checkpoint costs a copy of the node: not while the thread has enough to do.
+        // A checkpoint costs a copy of the node: not while there is enough to do.
         if reason != SegmentReason::Start && self.shared.waiting.load(Ordering::Relaxed) > QUEUE / 2 {
             return;
         }
-        // The number is the thread's to give.
+        // The number is the writer's to give.
         let mut header = Header::new(self.node, 0, reason, now, unix_time);
         header.lost = self.lost;
         if reason != SegmentReason::Start {
@@ -154,12 +185,17 @@ impl Recorder {
             self.begin = None;
             self.lost = 0;
             self.shared.full.store(false, Ordering::Relaxed);
+            self.worker.wake();
         }
     }
 
     /// After an input was handed in and everything drained.
     pub fn after(&mut self, frame: Frame) {
         if self.begin.is_none() && self.send(Message::Frame(Box::new(frame))).is_ok() {
+            self.dirty.get_or_insert_with(Instant::now);
+            if self.shared.waiting.load(Ordering::Relaxed) >= MANY {
+                self.worker.wake();
+            }
             return;
         }
         self.begin = Some(SegmentReason::Gap);
@@ -187,6 +223,8 @@ impl Recorder {
             self.recording = false;
             // When the queue is full, the segment ends with the next one's beginning.
             let _ = self.send(Message::Stop);
+            self.dirty = None;
+            self.worker.wake();
         }
     }
 
@@ -215,12 +253,13 @@ impl Recorder {
             // Nobody may be waiting.
             let _ = reply.send(Err("the recorder is too busy right now; try again".into()));
         }
+        self.worker.wake();
     }
 
     /// Writes what is left, and ends. Done when the future is.
     pub async fn close(self) {
-        drop(self.queue);
-        // An error would mean that the thread has ended too.
+        drop((self.queue, self.worker));
+        // Nothing is ever sent: the other end is dropped when the file is closed.
         let _ = self.ended.await;
     }
 
@@ -233,4 +272,19 @@ impl Recorder {
             }
         })
     }
+}
+
+/// Takes some of what waits; whether there is more.
+fn work(writer: &mut Writer, messages: &Receiver<Message>) -> bool {
+    for _ in 0..TURN {
+        match messages.try_recv() {
+            Ok(message) => writer.receive(message),
+            Err(TryRecvError::Empty) => return false,
+            Err(TryRecvError::Disconnected) => {
+                writer.end();
+                return false;
+            }
+        }
+    }
+    true
 }

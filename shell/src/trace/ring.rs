@@ -1,4 +1,4 @@
-//! The segments on disk, and the thread that writes them.
+//! The segments on disk, and what writes them.
 
 use std::{
     collections::VecDeque,
@@ -6,11 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::PathBuf,
-    sync::{
-        Arc, PoisonError,
-        atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -22,9 +18,6 @@ use zstd::stream::raw::CParameter;
 
 use super::{Message, Shared, TraceLimits, export};
 use crate::api::types::Exported;
-
-/// What was written is readable at the latest this long after.
-const FLUSH: Duration = Duration::from_secs(2);
 
 /// After a failed write (disk full), the next try.
 const RETRY: Duration = Duration::from_secs(60);
@@ -112,7 +105,7 @@ impl Ring {
     }
 }
 
-/// What the thread holds.
+/// What the disk's thread holds.
 #[derive(Debug)]
 pub(super) struct Writer {
     ring: Ring,
@@ -120,10 +113,11 @@ pub(super) struct Writer {
     segment: Option<Open>,
     /// The segment ended by a failure, and frames are thrown away until a new one begins; it is asked for then.
     retry_at: Option<Instant>,
-    dirty: Option<Instant>,
     /// Frames that were thrown away, up to the last header.
     told_lost: u64,
     line: Vec<u8>,
+    /// Dropped last.
+    _end: oneshot::Sender<()>,
 }
 
 struct Open {
@@ -158,36 +152,22 @@ impl Write for Counted {
 }
 
 impl Writer {
-    pub(super) fn new(ring: Ring, shared: Arc<Shared>) -> Self {
-        let writer = Self { ring, shared, segment: None, retry_at: None, dirty: None, told_lost: 0, line: vec![] };
+    pub(super) fn new(ring: Ring, shared: Arc<Shared>, end: oneshot::Sender<()>) -> Self {
+        let writer = Self { ring, shared, segment: None, retry_at: None, told_lost: 0, line: vec![], _end: end };
         writer.publish();
         writer
-    }
-
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
-        loop {
-            let message = match self.dirty {
-                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => messages.recv_timeout(FLUSH.saturating_sub(since.elapsed())),
-            };
-            match message {
-                Ok(message) => {
-                    self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-                    self.take(message);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.end(),
-            }
-            if self.dirty.is_some_and(|since| since.elapsed() >= FLUSH) {
-                self.flush();
-            }
-        }
     }
 
     /// As if the wait after a failure were over.
     #[cfg(test)]
     pub(super) fn retry_now(&mut self) {
         self.retry_at = self.retry_at.map(|_| Instant::now());
+    }
+
+    /// A message from the queue.
+    pub(super) fn receive(&mut self, message: Message) {
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.take(message);
     }
 
     pub(super) fn take(&mut self, message: Message) {
@@ -199,6 +179,7 @@ impl Writer {
                 }
             }
             Message::Frame(frame) => self.frame(&frame),
+            Message::Flush => self.flush(),
             Message::Stop => self.end(),
             Message::Export(file, reply) => {
                 self.flush();
@@ -259,7 +240,6 @@ impl Writer {
         if self.line.capacity() > KEPT_LINE {
             self.line = vec![];
         }
-        self.dirty.get_or_insert_with(Instant::now);
         Ok(())
     }
 
@@ -282,7 +262,6 @@ impl Writer {
     }
 
     fn try_flush(&mut self) -> io::Result<()> {
-        self.dirty = None;
         let Some(segment) = &mut self.segment else { return Ok(()) };
         segment.encoder.flush()?;
         self.measure();
@@ -290,8 +269,7 @@ impl Writer {
     }
 
     /// Ends the segment.
-    fn end(&mut self) {
-        self.dirty = None;
+    pub(super) fn end(&mut self) {
         let Some(segment) = self.segment.take() else { return };
         match segment.encoder.finish() {
             Ok(counted) => {
@@ -305,7 +283,6 @@ impl Writer {
     /// Gives the segment up; what is in it stays readable up to the last flush.
     fn fail(&mut self, error: &io::Error) {
         self.note(error);
-        self.dirty = None;
         if let Some(segment) = self.segment.take() {
             self.ring.written(segment.encoder.get_ref().bytes);
         }

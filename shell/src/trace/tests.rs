@@ -13,7 +13,7 @@ use super::*;
 const NODE: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
 
 fn open(data: &Path, limits: TraceLimits) -> Recorder {
-    Recorder::open(data, NODE.parse().unwrap(), limits).unwrap()
+    Recorder::open(data, NODE.parse().unwrap(), limits, &Disk::default()).unwrap()
 }
 
 fn frame(second: u64, words: usize) -> Frame {
@@ -206,20 +206,19 @@ fn a_segment_is_never_mostly_checkpoint() {
 #[test]
 fn when_the_thread_does_not_keep_up_there_is_a_gap_with_a_checkpoint() {
     let data = tempfile::tempdir().unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    let run = move |writer: Writer, messages: Receiver<Message>| {
-        wait.recv().unwrap();
-        writer.run(&messages);
-    };
-    let mut recorder = Recorder::open_with(data.path(), NODE.parse().unwrap(), TraceLimits::default(), run).unwrap();
+    // Somebody else keeps the disk busy.
+    let (disk, (go, wait)) = (Disk::default(), mpsc::channel::<()>());
+    let other = disk.worker(move || wait.recv().is_ok());
+    other.wake();
+    let mut recorder = Recorder::open(data.path(), NODE.parse().unwrap(), TraceLimits::default(), &disk).unwrap();
     let extra = 500;
     // One place is the header's.
     let queued = QUEUE as u64 - 1;
     record(&mut recorder, (1..=queued + extra).map(|second| frame(second, 1)));
     assert_eq!(recorder.status().lost, extra);
-    go.send(()).unwrap();
+    drop(go);
     while recorder.shared.waiting.load(Ordering::Relaxed) > 0 {
-        thread::yield_now();
+        std::thread::yield_now();
     }
     record(&mut recorder, [frame(5_000, 1), frame(5_001, 1)]);
     let file = data.path().join("trace.jsonl");
@@ -235,7 +234,7 @@ fn a_failed_write_is_told_and_leaves_a_gap() {
     let data = tempfile::tempdir().unwrap();
     let shared = Arc::new(Shared::default());
     let ring = Ring::open(data.path().join(FOLDER), TraceLimits::default()).unwrap();
-    let mut writer = Writer::new(ring, Arc::clone(&shared));
+    let mut writer = Writer::new(ring, Arc::clone(&shared), oneshot::channel().0);
     let header = |reason| Header::new(NODE.parse().unwrap(), 0, reason, Time::ZERO, 0);
     fs::remove_dir(data.path().join(FOLDER)).unwrap();
     writer.take(Message::Begin(Box::new(header(SegmentReason::Start))));

@@ -169,6 +169,7 @@ pub(crate) fn setup(config: Config) -> Setup {
         logs: None,
         signal: None,
         metrics: false,
+        slack: std::time::Duration::ZERO,
         finish: async {}.boxed(),
     }
 }

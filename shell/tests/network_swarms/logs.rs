@@ -1,8 +1,11 @@
 use kinfolk_core::{Action, Audience, CommandId, ConnectionId, Event, Head, LogHead, PeerId, SyncError, Told};
-use kinfolk_shell::sync::{
-    Logs,
-    log::{Entry, Log},
-    sqlite::SqliteLog,
+use kinfolk_shell::{
+    disk::Disk,
+    sync::{
+        Logs,
+        log::{Entry, Log},
+        sqlite::SqliteLog,
+    },
 };
 use libp2p::{
     identity::Keypair,
@@ -23,7 +26,7 @@ pub(crate) fn member() -> Member {
 
 pub(crate) fn member_with<A: NetworkBehaviour>(log: SqliteLog, app: A) -> Member<A> {
     let key = Keypair::generate_ed25519();
-    let logs = Logs::start(key.clone(), Box::new(log)).unwrap();
+    let logs = Logs::start(key.clone(), Box::new(log), &Disk::default()).unwrap();
     let peer = in_memory_with(key, app);
     Member { peer: Peer::of(peer.network.with_logs(logs.clone())), logs }.serving_anyone()
 }
@@ -137,7 +140,7 @@ async fn ranges_are_stored_before_they_are_told_of() {
     for at in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
         let internet = || {
             let key = Keypair::generate_ed25519();
-            let logs = Logs::start(key.clone(), Box::new(SqliteLog::in_memory().unwrap())).unwrap();
+            let logs = Logs::start(key.clone(), Box::new(SqliteLog::in_memory().unwrap()), &Disk::default()).unwrap();
             let peer = Peer::of(peer_with(key, settings()).network.with_logs(logs.clone()));
             Member { peer, logs }.serving_anyone()
         };
