@@ -43,6 +43,8 @@ pub(crate) enum Signal {
     Removed(PeerId),
     /// A user looks for a peer whose addresses are not known.
     Sought(PeerId),
+    /// A look-up for such a peer has ended.
+    SeekEnded(PeerId),
     /// A peer more is known.
     Known,
     /// Somebody more is missed until it is here.

@@ -26,6 +26,7 @@ pub(crate) enum Purpose {
     Probe = 15,
     MapPort = 16,
     Sync = 17,
+    Signal = 18,
 }
 
 pub(crate) fn draw(seed: u64, purpose: Purpose, key: u64, attempt: u64) -> u64 {

@@ -244,6 +244,7 @@ impl<'a> View<'a> {
             kademlia_server: nat.own.is_kademlia_server(),
             routing_table: planner.routing_table(),
             bootstrap: planner.views().collect(),
+            signal: planner.signal_servers().collect(),
             peers: lifecycle.peers.len(),
             connected: lifecycle.connected_count(),
             dialing: lifecycle.dialer.dialing(),

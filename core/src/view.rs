@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::vocabulary::{
     Address, Audience, CircuitLimit, ConnectionId, DialError, Direction, Health, Impasse, Mapping, NatFinding, Path,
-    PeerId, PunchError, Reachability, ReserveError, Source, SyncError, Time, Transport,
+    PeerId, PunchError, Reachability, ReserveError, SignalBacking, SignalError, Source, SyncError, Time, Transport,
 };
 
 /// A peer's place in its life. The state table stands at `lifecycle::State`.
@@ -354,12 +354,43 @@ pub struct NodeView<'a> {
     pub routing_table: u32,
     /// Bootstrap peers.
     pub bootstrap: Vec<BootstrapView<'a>>,
+    /// Signal servers.
+    pub signal: Vec<SignalView<'a>>,
     /// Peers in the table.
     pub peers: u32,
     /// Peers with at least one connection.
     pub connected: u32,
     /// Dials under way.
     pub dialing: u32,
+}
+
+/// A signal server, as it stands. Never answered and no error: it was not asked, or is being asked for the first time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignalView<'a> {
+    /// Which, as in the settings.
+    pub server: &'a str,
+    /// Whether its answer is awaited.
+    pub asking: bool,
+    /// When it last answered.
+    pub answered: Option<Time>,
+    /// How many peers it told then, ourselves not counted.
+    pub peers: u32,
+    /// Questions in a row that came to nothing.
+    pub failures: u32,
+    /// Why the last one did.
+    pub error: Option<&'a SignalError>,
+    /// The next question, after a failure.
+    pub retry_at: Option<Time>,
+    /// Whether our record is on its way there.
+    pub publishing: bool,
+    /// Until when it keeps our record.
+    pub published: Option<Time>,
+    /// Why it did not take our record, the last time.
+    pub publish_error: Option<&'a SignalError>,
+    /// The next try to publish, after a failure.
+    pub publish_retry_at: Option<Time>,
+    /// What it keeps its records in, if it says so.
+    pub backing: Option<SignalBacking>,
 }
 
 /// A bootstrap peer, as it stands.

@@ -10,8 +10,8 @@ use common::*;
 use kinfolk_core::{
     Action, Address, Ask, Asker, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, HeldId,
     Identity, Interfaces, ListenError, ListenerId, Node, Notice, Origin, PeerAddress, PeerId, PingError, Prefix,
-    ProbeVerdict, Query, Reachability, Reason, Refusal, RequestId, Scope, Source, StoredAddress, StoredPeer, Time,
-    Transport, network_of, view::State,
+    ProbeVerdict, Query, Reachability, Reason, Refusal, RequestId, Scope, SignalError, SignalPeer, SignalServices,
+    Source, StoredAddress, StoredPeer, Time, Transport, network_of, view::State,
 };
 use proptest::{prelude::*, sample::select};
 
@@ -32,6 +32,7 @@ fn tight() -> Config {
         PeerAddress { peer: None, address: Some(address("/dns4/node.example/tcp/4001")) },
     ];
     config.pinned = vec![kinfolk_core::PinnedPeer { peer: peer(5), addresses: vec![global(5)] }];
+    config.signal.servers = vec!["https://a.example/signal".into(), "http://45.9.9.9:4080".into()];
     config
 }
 
@@ -143,6 +144,26 @@ fn probe_verdicts() -> impl Strategy<Value = ProbeVerdict> {
     ])
 }
 
+fn signalled() -> impl Strategy<Value = SignalPeer> {
+    let services = (any::<bool>(), any::<bool>()).prop_map(|(relay, bootstrap)| SignalServices { relay, bootstrap });
+    (peers(), prop::option::of(0..5u64), lists(), services).prop_map(|(peer, seq, addresses, services)| SignalPeer {
+        peer,
+        seq,
+        addresses,
+        services,
+    })
+}
+
+fn signal_errors() -> impl Strategy<Value = SignalError> {
+    prop_oneof![
+        (0..9u64).prop_map(|seq| SignalError::Stale { seq }),
+        prop::option::of(0..100_000u64)
+            .prop_map(|n| SignalError::Refused { reason: "no".into(), retry_after: n.map(secs) }),
+        Just(SignalError::Unsupported),
+        Just(SignalError::Failed("connection refused".into())),
+    ]
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Tell(Event),
@@ -219,6 +240,11 @@ fn events() -> impl Strategy<Value = Event> {
         1 => (command(), prop::collection::vec((peers(), lists()), 0..4))
             .prop_map(|(query, peers)| Event::QueryFound { query, peers, cut: 0 }),
         1 => (command(), 0..3u32).prop_map(|(query, successes)| Event::QueryEnded { query, successes, failures: 1 }),
+        2 => (command(), prop::collection::vec(signalled(), 0..4))
+            .prop_map(|(query, peers)| Event::SignalFound { query, peers, cut: 0, backing: None }),
+        1 => (command(), 0..100_000u64)
+            .prop_map(|(publish, n)| Event::SignalPublished { publish, expires_in: secs(n), backing: None }),
+        1 => (command(), signal_errors()).prop_map(|(command, error)| Event::SignalFailed { command, error }),
         1 => command().prop_map(|command| Event::Refused { command, refusal: Refusal::Gone }),
         1 => Just(Event::Wake),
     ];
@@ -243,6 +269,10 @@ struct Watch {
     asked: BTreeMap<RequestId, Time>,
     answered: BTreeSet<RequestId>,
     open: Vec<(CommandId, Action)>,
+    /// Questions to signal servers that are under way.
+    questions: BTreeMap<CommandId, Time>,
+    /// Those of all times that were for peers.
+    queried: BTreeSet<CommandId>,
     told: u32,
     /// Failed probes that were answered, and when the last one that came in was.
     failed_probes: u32,
@@ -258,6 +288,8 @@ impl Watch {
             asked: BTreeMap::new(),
             answered: BTreeSet::new(),
             open: vec![],
+            questions: BTreeMap::new(),
+            queried: BTreeSet::new(),
             told: 0,
             failed_probes: 0,
         };
@@ -292,7 +324,16 @@ impl Watch {
             Event::Connected { origin: Origin::Dial(dial), .. } | Event::DialFailed { dial, .. } => {
                 self.dialing.remove(dial);
             }
-            Event::Refused { command, .. } => drop(self.dialing.remove(command)),
+            Event::Refused { command, .. } => {
+                self.dialing.remove(command);
+                self.questions.remove(command);
+            }
+            // One that answers another kind of question answers none.
+            Event::SignalFound { query, .. } if self.asks(query, true) => drop(self.questions.remove(query)),
+            Event::SignalPublished { publish, .. } if self.asks(publish, false) => {
+                self.questions.remove(publish);
+            }
+            Event::SignalFailed { command, .. } => drop(self.questions.remove(command)),
             _ => {}
         }
         if let Event::Probed { verdict, .. } = &event {
@@ -310,6 +351,11 @@ impl Watch {
         }
         self.rig.tell(event);
         self.check();
+    }
+
+    /// Whether a question to a signal server is one for peers.
+    fn asks(&self, command: &CommandId, peers: bool) -> bool {
+        self.queried.contains(command) == peers
     }
 
     fn answer(&mut self, how: u8, n: u64) {
@@ -346,6 +392,19 @@ impl Watch {
                 let peers = vec![(peer(n), vec![global(n)])];
                 self.tell(Event::QueryFound { query: id, peers, cut: 0 });
                 self.tell(Event::QueryEnded { query: id, successes: u32::from(how > 1), failures: 1 });
+            }
+            Action::SignalQuery { .. } if how < 3 => {
+                let (seq, addresses) = (Some(n), vec![global(n), global(n + 1)]);
+                let services = SignalServices { relay: how == 0, bootstrap: false };
+                let peers = vec![SignalPeer { peer: peer(n), seq, addresses, services }];
+                self.tell(Event::SignalFound { query: id, peers, cut: 0, backing: None });
+            }
+            Action::SignalPublish { .. } if how < 3 => {
+                self.tell(Event::SignalPublished { publish: id, expires_in: secs(n * 100), backing: None });
+            }
+            Action::SignalQuery { .. } | Action::SignalPublish { .. } => {
+                let error = if how == 3 { SignalError::Stale { seq: n } } else { SignalError::Failed("no".into()) };
+                self.tell(Event::SignalFailed { command: id, error });
             }
             Action::Probe { .. } => {
                 let verdict = [ProbeVerdict::Reachable, ProbeVerdict::DialFailed, ProbeVerdict::Unproven];
@@ -400,6 +459,18 @@ impl Watch {
                     assert_eq!(address.scope(), Some(Scope::Global), "has {address} probed");
                     assert_ne!(view.peer(server).and_then(|server| server.path), None, "asks {server}, who is gone");
                 }
+                Action::SignalQuery { .. } => {
+                    self.queried.insert(command.id);
+                    self.questions.insert(command.id, now);
+                }
+                Action::SignalPublish { addresses, .. } => {
+                    self.questions.insert(command.id, now);
+                    assert!((1..=16).contains(&addresses.len()));
+                    assert!(addresses.iter().all(|address| address.scope() == Some(Scope::Global)), "{addresses:?}");
+                }
+                Action::SignalCancel { command } => {
+                    self.questions.remove(command);
+                }
                 Action::Query(Query::Publish { addresses }) => {
                     assert!(addresses.iter().all(|address| address.scope() == Some(Scope::Global)));
                 }
@@ -430,6 +501,10 @@ impl Watch {
         if node.peers > 0 {
             assert!(deadline.at <= now + secs(7_200), "nobody looks after {} peers before {deadline:?}", node.peers);
         }
+        // One question of each kind to each of two servers, and none for ever.
+        assert!(self.questions.len() <= 4, "{:?}", self.questions);
+        assert!(self.questions.values().all(|since| *since + secs(20) > now), "{:?} at {now}", self.questions);
+        assert_eq!(node.signal.len(), 2);
         for (request, since) in &self.asked {
             let late = *since + secs(60) <= now;
             assert!(!late || self.answered.contains(request), "{request} of {since} is not answered at {now}");

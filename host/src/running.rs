@@ -74,9 +74,11 @@ where
     A::ToSwarm: Send,
 {
     let Outside { host, http, footprint } = outside;
+    let tokens = host.as_ref().map(|host| host.signal_tokens.clone()).unwrap_or_default();
     let place = host.map_or(Place::Memory, |host| Place::Folder(folder(host)));
     let Footprint { slack, batch, .. } = footprint;
-    let settings = NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http, log, slack, batch };
+    let settings =
+        NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http, tokens, log, slack, batch };
     // Opens and writes files.
     let prepared = tokio::task::spawn_blocking(move || node::prepare(settings)).await;
     let prepared = prepared.map_err(|error| StartError::Failed(error.to_string()))??;
@@ -109,7 +111,16 @@ where
 }
 
 fn folder(host: HostSettings) -> Folder {
-    let HostSettings { data_dir, api_socket, http_listen: _, doorway: _, log: _, trace, footprint: _ } = host;
+    let HostSettings {
+        data_dir,
+        api_socket,
+        trace,
+        http_listen: _,
+        signal_tokens: _,
+        doorway: _,
+        log: _,
+        footprint: _,
+    } = host;
     let trace = TraceLimits {
         segment_bytes: trace.segment.0,
         segments: trace.segments,

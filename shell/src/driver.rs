@@ -5,7 +5,7 @@
 //! their own (futures-timer).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
@@ -22,8 +22,8 @@ use futures::{
 };
 use futures_timer::Delay;
 use kinfolk_core::{
-    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, RequestId, Started, StoredPeer, Time,
-    trace::Frame,
+    Action, Answer, AskError, Command, Config, Deadline, Event, Node, Notice, Refusal, RequestId, Started, StoredPeer,
+    Time, trace::Frame,
 };
 
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     feed::{Feed, Feeder, feed},
     handle::{Call, Ends, Handle, MAX_OPEN, Request, Told, handle},
     metrics::Metrics,
+    signal::client::Client as SignalClient,
     snapshot::{self, Around},
     store::Store,
     sync::Logs,
@@ -123,6 +124,8 @@ pub struct Setup {
     pub recorder: Option<Recorder>,
     /// The logs, which are closed at the end.
     pub logs: Option<Logs>,
+    /// Asks signal servers. `None`: such commands are refused.
+    pub signal: Option<SignalClient>,
     /// The core's timers may be late by this, so that several go off together, and those that are near by an eighth of what
     /// is left at most. The core loses nothing by it. The clocks are compared less often, too.
     pub slack: Duration,
@@ -146,6 +149,7 @@ pub struct Driver<W: World> {
     store: Option<Store>,
     recorder: Option<Recorder>,
     logs: Option<Logs>,
+    signal: Option<SignalClient>,
     finish: BoxFuture<'static, ()>,
     why: Why,
     metrics: Option<Metrics>,
@@ -161,6 +165,8 @@ pub struct Driver<W: World> {
     /// Which source is looked at first.
     turn: u8,
     started: Option<Started>,
+    /// What was asked of a part that is not there.
+    refused: VecDeque<Event>,
     counters: Counters,
 }
 
@@ -205,6 +211,7 @@ impl<W: World> Driver<W> {
             store: setup.store,
             recorder: setup.recorder,
             logs: setup.logs,
+            signal: setup.signal,
             finish: setup.finish,
             why: Why::default(),
             metrics,
@@ -217,6 +224,7 @@ impl<W: World> Driver<W> {
             world_is_over: false,
             turn: 0,
             started: Some(setup.started),
+            refused: VecDeque::new(),
             counters: Counters::default(),
         };
         (driver, handle, app_events)
@@ -254,7 +262,10 @@ impl<W: World> Driver<W> {
 
     /// The next thing to do. Sources take turns in being looked at first, so none can starve another.
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Turn<W>> {
-        const SOURCES: u8 = 5;
+        const SOURCES: u8 = 6;
+        if let Some(event) = self.refused.pop_front() {
+            return Poll::Ready(Turn::Input(event));
+        }
         for _ in 0..SOURCES {
             let source = self.turn;
             self.turn = (self.turn + 1) % SOURCES;
@@ -273,6 +284,10 @@ impl<W: World> Driver<W> {
                         Poll::Ready(Turn::Left)
                     }
                     Poll::Pending => Poll::Pending,
+                },
+                4 => match &mut self.signal {
+                    Some(signal) => some(signal.poll_next_unpin(cx)).map(Turn::Input),
+                    None => Poll::Pending,
                 },
                 _ => {
                     let wake_at = self.wake_at();
@@ -407,6 +422,13 @@ impl<W: World> Driver<W> {
                     store.forget(*peer);
                 }
             }
+            Action::SignalQuery { .. } | Action::SignalPublish { .. } | Action::SignalCancel { .. } => {
+                if let Some(signal) = &mut self.signal {
+                    signal.execute(command);
+                } else if !matches!(command.action, Action::SignalCancel { .. }) {
+                    self.refuse(command);
+                }
+            }
             Action::Dial { .. }
             | Action::Close { .. }
             | Action::Release { .. }
@@ -440,6 +462,11 @@ impl<W: World> Driver<W> {
             | Action::Query(_)
             | Action::CancelQuery { .. } => {}
         }
+    }
+
+    /// The part that could do it is not there.
+    fn refuse(&mut self, command: &Command) {
+        self.refused.push_back(Event::Refused { command: command.id, refusal: Refusal::NotBuiltIn });
     }
 
     /// Answers come after everything else of the same input, and when what was said by hand is on disk.
@@ -639,6 +666,8 @@ fn log(command: &Command, notice: &Notice) {
         | Notice::PortTaken { .. }
         | Notice::HealthChanged { .. }
         | Notice::ReachabilityChanged { .. }
+        | Notice::SignalAnswers { .. }
+        | Notice::SignalFailed { .. }
         | Notice::BootstrapFailed { .. } => tracing::info!(command = %id, ?peer, %because, "{notice}"),
     }
 }

@@ -32,7 +32,8 @@ use crate::{
     handle::Handle,
     identity::{Identity, IdentityError},
     interfaces,
-    store::{self, Store, StoreError},
+    signal::client::{Client as SignalClient, Numbers, Tokens},
+    store::{self, Opened, Store, StoreError},
     sync::{
         Logs,
         log::{Log, LogError},
@@ -55,6 +56,8 @@ pub struct NodeSettings {
     pub place: Place,
     /// Where to answer operators over HTTP ([`crate::api::operator`]); port 0 for any. `None`: nowhere.
     pub http: Option<SocketAddr>,
+    /// What signal servers want to be shown.
+    pub tokens: Tokens,
     /// Where to keep logs. `None`: in Kinfolk's own store, in the folder or in memory.
     pub log: Option<Box<dyn Log>>,
     /// Timers may be late by this ([`Setup::slack`]).
@@ -117,6 +120,7 @@ pub struct Prepared {
     agent: String,
     interfaces: Interfaces,
     logs: Logs,
+    tokens: Tokens,
     on_disk: Option<OnDisk>,
     operator: Option<Operator>,
     slack: Duration,
@@ -127,6 +131,7 @@ struct OnDisk {
     data_dir: DataDir,
     store: Store,
     peers: Vec<StoredPeer>,
+    number: u64,
     recorder: Option<Recorder>,
     api: Api,
 }
@@ -136,7 +141,7 @@ impl NodeSettings {
     /// usual batches.
     pub fn new(config: ValidConfig, agent: impl Into<String>, place: Place) -> Self {
         let (slack, batch) = (Duration::ZERO, crate::trace::FLUSH);
-        Self { config, agent: agent.into(), place, http: None, log: None, slack, batch }
+        Self { config, agent: agent.into(), place, http: None, tokens: Tokens::default(), log: None, slack, batch }
     }
 }
 
@@ -153,7 +158,7 @@ impl Folder {
 /// # Errors
 /// When another node has the folder, or a file in it can't be used. Nothing is lost or half-written then.
 pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
-    let NodeSettings { config, agent, place, http, log, slack, batch } = settings;
+    let NodeSettings { config, agent, place, http, tokens, log, slack, batch } = settings;
     let interfaces = interfaces::read();
     let disk = Disk::default();
     let Place::Folder(folder) = place else {
@@ -165,7 +170,7 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
         };
         let logs = Logs::start(identity.keypair.clone(), log, &disk)?;
         let (warnings, on_disk) = (vec![], None);
-        return Ok(Prepared { identity, warnings, config, agent, interfaces, logs, on_disk, operator, slack });
+        return Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator, slack });
     };
     let data_dir = DataDir::open(folder.path)?;
     let operator = http.map(Operator::listen).transpose()?;
@@ -189,8 +194,9 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let on_disk = Some(OnDisk { store, peers: opened.peers, recorder, api, data_dir });
-    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, on_disk, operator, slack })
+    let Opened { peers, number, .. } = opened;
+    let on_disk = Some(OnDisk { store, peers, number, recorder, api, data_dir });
+    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator, slack })
 }
 
 /// A node that can't record still is a node.
@@ -227,6 +233,7 @@ impl Prepared {
     /// The life ends with [`crate::handle::Control::shutdown`]; when that returns, everything is on disk and the folder
     /// is free for another node. A life that is dropped frees it too, but may lose the last second's finds.
     pub fn drive<W: World>(self, world: W) -> (impl Future<Output = ()>, Handle<W::App>, Feed<W::AppEvent>) {
+        let network = self.config.network.clone();
         let started = Started {
             config: self.config,
             local: self.identity.peer,
@@ -235,12 +242,18 @@ impl Prepared {
             unix_time: clock::unix_secs(),
             interfaces: self.interfaces.clone(),
         };
-        let (store, peers, recorder, data_dir, api) = match self.on_disk {
-            Some(OnDisk { data_dir, store, peers, recorder, api }) => {
-                (Some(store), peers, recorder, Some(data_dir), Some(api))
+        let (store, peers, number, recorder, data_dir, api) = match self.on_disk {
+            Some(OnDisk { data_dir, store, peers, number, recorder, api }) => {
+                (Some(store), peers, number, recorder, Some(data_dir), Some(api))
             }
-            None => (None, vec![], None, None, None),
+            None => (None, vec![], 0, None, None, None),
         };
+        let numbers = match &store {
+            Some(store) => Numbers::after(number, store.number_keeper()),
+            None => Numbers::after(number, |_| {}),
+        };
+        let key = self.identity.keypair.clone();
+        let signal = SignalClient::new(key, network, self.agent.clone(), self.tokens, numbers);
         let remembered = stream::iter(store::frames(peers));
         let (stop, stopped) = oneshot::channel::<()>();
         // Either end of it means to stop.
@@ -255,6 +268,7 @@ impl Prepared {
             store,
             recorder,
             logs: Some(self.logs),
+            signal: Some(signal),
             metrics: self.operator.is_some(),
             slack: self.slack,
             finish: async move {

@@ -6,7 +6,7 @@ use kinfolk_core::{
     Config, Time, View,
     view::{
         AddressView, BootstrapView, CandidateView, ConnectionView, LogView, MappingView, NodeView, PeerSyncView,
-        PeerView, PortMappingView, PunchingView, RelayView, ServiceView,
+        PeerView, PortMappingView, PunchingView, RelayView, ServiceView, SignalView,
     },
 };
 
@@ -14,7 +14,7 @@ use crate::api::{
     logs::{Sync, SyncLog, SyncPeer},
     types::{
         Bootstrap, Connection, Family, KnownAddress, OwnAddress, Peer, PortBehaviour, PortMapping, Punching, Relay,
-        Services, Status, TraceStatus,
+        Services, SignalServer, SignalState, Status, TraceStatus,
     },
 };
 
@@ -62,6 +62,7 @@ pub(crate) fn status(view: &View<'_>, around: Around<'_>) -> Status {
         kademlia_server: node.kademlia_server,
         routing_table: node.routing_table,
         bootstrap: node.bootstrap.iter().map(|bootstrap| bootstrap_peer(now, bootstrap)).collect(),
+        signal: node.signal.iter().map(|server| signal_server(now, server)).collect(),
         peers: node.peers,
         connected: node.connected,
         dialing: node.dialing,
@@ -209,6 +210,26 @@ fn bootstrap_peer(now: Time, seen: &BootstrapView<'_>) -> Bootstrap {
         connected: seen.connected,
         failures: seen.failures,
         retry_in_s: seen.retry_at.map(|at| wait(now, at)),
+    }
+}
+
+fn signal_server(now: Time, seen: &SignalView<'_>) -> SignalServer {
+    let state = match (seen.failures, seen.answered) {
+        (0, None) => SignalState::NotAsked,
+        (0, Some(_)) => SignalState::Answered,
+        (_, _) => SignalState::Failed,
+    };
+    SignalServer {
+        server: seen.server.to_owned(),
+        state,
+        answered_s_ago: seen.answered.map(|at| age(now, at)),
+        peers: seen.peers,
+        failures: seen.failures,
+        error: seen.error.map(ToString::to_string),
+        retry_in_s: seen.retry_at.map(|at| wait(now, at)),
+        published_for_s: seen.published.filter(|until| *until > now).map(|until| wait(now, until)),
+        publish_error: seen.publish_error.map(ToString::to_string),
+        backing: seen.backing,
     }
 }
 

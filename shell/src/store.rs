@@ -19,7 +19,7 @@ use std::{
 
 use futures::channel::oneshot;
 use kinfolk_core::{Event, PeerId, Source, StoredAddress, StoredPeer};
-use rusqlite::{Connection, ErrorCode, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use serde::{Deserialize, de::value::StrDeserializer};
 
 use crate::disk::{Disk, Worker};
@@ -40,7 +40,7 @@ const BATCH: usize = 64;
 const RETRY: Duration = Duration::from_secs(10);
 
 /// One entry per version of the schema: what leads to it from the one before.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE peers (
         peer BLOB NOT NULL PRIMARY KEY,
@@ -57,6 +57,7 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT, WITHOUT ROWID;
 ",
     "ALTER TABLE peers ADD COLUMN relay INTEGER NOT NULL DEFAULT 0",
+    "CREATE TABLE node (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 ];
 
 /// The peer store of a running node. Dropping it writes what is left.
@@ -75,6 +76,8 @@ pub struct Opened {
     pub store: Store,
     /// What it remembers.
     pub peers: Vec<StoredPeer>,
+    /// The last sequence number of our own records; 0 for none.
+    pub number: u64,
     /// What the user should know, if anything.
     pub warning: Option<String>,
 }
@@ -122,6 +125,8 @@ pub enum StoreError {
 struct Todo {
     /// What is to be written; `None`: forget. One entry per peer, so this is bounded by the core's table.
     peers: BTreeMap<PeerId, Option<StoredPeer>>,
+    /// The last sequence number of our own records, if it is to be written.
+    number: Option<u64>,
     /// Something a user said is among them.
     urgent: bool,
     /// Something a user said is just being written.
@@ -142,20 +147,21 @@ impl Store {
     /// When it is another version's, or the file system says no. A damaged store is no error, but a warning.
     pub fn open(folder: &Path, unix_time: u64, disk: &Disk) -> Result<Opened, StoreError> {
         let path = folder.join(FILE);
-        let (connection, peers, warning) = match open(&path) {
-            Ok((connection, peers)) => (connection, peers, None),
+        let (connection, remembered, warning) = match open(&path) {
+            Ok((connection, remembered)) => (connection, remembered, None),
             Err(StoreError::Sql { source, .. }) if is_damage(&source) => {
                 let aside = set_aside(&path, unix_time)?;
-                let (connection, peers) = open(&path)?;
+                let (connection, remembered) = open(&path)?;
                 let warning = format!(
                     "the peer store was damaged ({source}) and is set aside as {}; peers are found anew, but those pinned \
                      or blocked by hand have to be named again",
                     aside.display()
                 );
-                (connection, peers, Some(warning))
+                (connection, remembered, Some(warning))
             }
             Err(error) => return Err(error),
         };
+        let Remembered { peers, number } = remembered;
         let by_hand = peers.iter().filter(|stored| is_by_hand(stored)).map(|stored| stored.peer).collect();
         let todo = Arc::new(Mutex::new(Todo { by_hand, ..Todo::default() }));
         let (close, closed) = oneshot::channel();
@@ -164,7 +170,7 @@ impl Store {
             writer.work();
             false
         });
-        Ok(Opened { store: Self { todo, worker, closed, batch: BATCH_TIME }, peers, warning })
+        Ok(Opened { store: Self { todo, worker, closed, batch: BATCH_TIME }, peers, number, warning })
     }
 
     /// Writes what can be found again so long after it was found, in place of [`BATCH_TIME`].
@@ -180,6 +186,16 @@ impl Store {
     /// Forgets a peer. Never waits.
     pub fn forget(&self, peer: PeerId) {
         self.put(peer, None);
+    }
+
+    /// Keeps sequence numbers of our own records. Never waits; the highest stays.
+    pub fn number_keeper(&self) -> impl Fn(u64) + Send + Sync + use<> {
+        let (todo, batch) = (Arc::clone(&self.todo), self.batch);
+        move |number| {
+            let mut todo = lock(&todo);
+            todo.number = todo.number.max(Some(number));
+            todo.due.get_or_insert_with(|| Instant::now() + batch);
+        }
     }
 
     /// Calls `then` when everything that a user said so far is on disk: at once, when nothing such waits.
@@ -288,6 +304,7 @@ impl Writer {
             todo.due = None;
             Todo {
                 peers: mem::take(&mut todo.peers),
+                number: todo.number.take(),
                 urgent: mem::take(&mut todo.urgent),
                 then: mem::take(&mut todo.then),
                 ..Todo::default()
@@ -311,7 +328,7 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Todo) -> rusqlite::Result<()> {
-        if batch.peers.is_empty() {
+        if batch.peers.is_empty() && batch.number.is_none() {
             return Ok(());
         }
         // In a WAL, NORMAL keeps the file sound through power cuts, and FULL also keeps this very batch.
@@ -323,6 +340,14 @@ impl Writer {
                 None => remove(&transaction, peer)?,
             }
         }
+        if let Some(number) = batch.number {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO node (name, value) VALUES ('record', ?1)
+                     ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+                )?
+                .execute(params![i64::try_from(number).unwrap_or(i64::MAX)])?;
+        }
         transaction.commit()
     }
 
@@ -332,6 +357,7 @@ impl Writer {
         for (peer, stored) in mem::take(&mut batch.peers) {
             todo.peers.entry(peer).or_insert(stored);
         }
+        todo.number = todo.number.max(batch.number);
         todo.writing = false;
         todo.urgent |= batch.urgent;
         todo.due = Some(Instant::now() + RETRY);
@@ -358,7 +384,13 @@ fn remove(transaction: &Transaction<'_>, peer: &PeerId) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
+/// What is in the file.
+struct Remembered {
+    peers: Vec<StoredPeer>,
+    number: u64,
+}
+
+fn open(path: &Path) -> Result<(Connection, Remembered), StoreError> {
     const WHAT: &str = "the peer store";
     let connection = open_file(path, WHAT, &MIGRATIONS, |connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -367,8 +399,9 @@ fn open(path: &Path) -> Result<(Connection, Vec<StoredPeer>), StoreError> {
         connection.pragma_update(None, "cache_size", -512)?;
         connection.pragma_update(None, "journal_size_limit", 1 << 20)
     })?;
-    let peers = load(&connection).map_err(|source| StoreError::Sql { what: WHAT, path: path.to_path_buf(), source })?;
-    Ok((connection, peers))
+    let sql = |source| StoreError::Sql { what: WHAT, path: path.to_path_buf(), source };
+    let (peers, number) = (load(&connection).map_err(sql)?, load_number(&connection).map_err(sql)?);
+    Ok((connection, Remembered { peers, number }))
 }
 
 /// Opens a SQLite file that no other user reads, checks it, and brings it to the last of `migrations`, of which there is one
@@ -452,6 +485,11 @@ fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
         tracing::warn!(unread, "rows of the peer store make no sense and are passed over");
     }
     Ok(found)
+}
+
+fn load_number(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = connection.query_row("SELECT value FROM node WHERE name = 'record'", [], |row| row.get::<_, i64>(0));
+    Ok(number.optional()?.and_then(|number| u64::try_from(number).ok()).unwrap_or(0))
 }
 
 /// Whether the error is about what is in the file, and not about the file system.
@@ -722,6 +760,22 @@ mod tests {
         opened.store.remember(relay.clone());
         block_on(opened.store.close());
         assert_eq!(reopened(folder.path()), [relay]);
+    }
+
+    #[test]
+    fn the_highest_number_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
+        assert_eq!(opened.number, 0);
+        let keep = opened.store.number_keeper();
+        [5, 9, 7].into_iter().for_each(keep);
+        block_on(opened.store.close());
+        let opened = open_store(folder.path(), 0).unwrap();
+        assert_eq!(opened.number, 9);
+        // A late word of an older one changes nothing.
+        opened.store.number_keeper()(8);
+        block_on(opened.store.close());
+        assert_eq!(open_store(folder.path(), 0).unwrap().number, 9);
     }
 
     #[test]

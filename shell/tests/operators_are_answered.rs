@@ -232,6 +232,7 @@ async fn figures_move_with_what_happens() {
         "kinfolk_dials_open",
         "kinfolk_routing_table_entries",
         "kinfolk_bootstrap_peers",
+        "kinfolk_signal_servers",
         "kinfolk_relays_held",
         "kinfolk_relays_wanted",
         "kinfolk_served_reservations",

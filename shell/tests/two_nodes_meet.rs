@@ -231,6 +231,8 @@ fn on_smol(executor: &Rc<smol::LocalExecutor<'static>>, listen: Option<&str>) ->
         store: None,
         recorder: None,
         logs: None,
+        signal: None,
+        slack: Duration::ZERO,
         metrics: false,
         finish: async {}.boxed(),
     };

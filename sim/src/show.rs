@@ -135,6 +135,8 @@ impl Links {
         let linked = match &frame.r#in {
             Event::DialFailed { dial: command, .. }
             | Event::QueryEnded { query: command, .. }
+            | Event::SignalFound { query: command, .. }
+            | Event::SignalFailed { command, .. }
             | Event::Refused { command, .. } => self.commands.get(command),
             Event::HeldFailed { held, .. } => self.held.get(held),
             _ => None,
@@ -148,6 +150,8 @@ impl Links {
         match &frame.r#in {
             Event::DialFailed { dial: command, .. }
             | Event::QueryEnded { query: command, .. }
+            | Event::SignalFound { query: command, .. }
+            | Event::SignalFailed { command, .. }
             | Event::Refused { command, .. }
             | Event::Connected { origin: Origin::Dial(command), .. } => drop(self.commands.remove(command)),
             Event::HeldFailed { held, .. } | Event::Connected { origin: Origin::Held(held), .. } => {
@@ -157,7 +161,10 @@ impl Links {
             _ => {}
         }
         for command in &frame.out {
-            let asked = matches!(&command.action, Action::Dial { .. } | Action::Query(Query::Record { .. }));
+            let asked = matches!(
+                &command.action,
+                Action::Dial { .. } | Action::Query(Query::Record { .. }) | Action::SignalQuery { .. }
+            );
             if let (true, Some(peer)) = (asked, command.peer()) {
                 keep(&mut self.commands, command.id, *peer);
             }

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 
 use kinfolk_core::{
     Action, Address, Answer, Ask, Asker, CircuitLimit, Command, Event, Interfaces, Mapping, Origin, PeerId, PingError,
-    Prefix, Query, Role, StoredPeer, Told, ValidConfig,
+    Prefix, Query, Role, SignalPeer, SignalServices, StoredPeer, Told, ValidConfig,
 };
 
 pub use kinds::{COMMANDS, EVENTS, NOTICES, command_kind, dial_error_kind, event_kind, notice_kind};
@@ -39,6 +39,9 @@ pub fn command(command: &Command) -> String {
             },
             Action::Query(Query::LookUpRandom { place }) => write!(w, " ({place:#x})")?,
             Action::Route { addresses, .. } => list(w, " at ", addresses)?,
+            Action::SignalPublish { services, lifetime, .. } => {
+                write!(w, " ({} for {} s)", doing(*services), lifetime.as_secs())?;
+            }
             Action::Dial { .. }
             | Action::Close { .. }
             | Action::Release { .. }
@@ -65,6 +68,8 @@ pub fn command(command: &Command) -> String {
             | Action::Unroute { .. }
             | Action::Query(_)
             | Action::CancelQuery { .. }
+            | Action::SignalQuery { .. }
+            | Action::SignalCancel { .. }
             | Action::SetSync { .. }
             | Action::SyncExchange { .. }
             | Action::SyncAnnounce { .. }
@@ -110,6 +115,8 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
         | Event::PortMapped { .. }
         | Event::PortUnmapped { .. }
         | Event::QueryEnded { .. }
+        | Event::SignalPublished { .. }
+        | Event::SignalFailed { .. }
         | Event::SyncFailed { .. }
         | Event::SyncPressure { .. }
         | Event::Refused { .. } => {}
@@ -121,6 +128,7 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
                 peers.extend(heads.iter().map(|head| head.log));
             }
         }
+        Event::SignalFound { peers: told, .. } => peers.extend(told.iter().map(|told| told.peer)),
         Event::StoreLoaded { peers: stored, .. } => peers.extend(stored.iter().map(|stored| stored.peer)),
         Event::Asked { ask, .. } => match ask {
             Ask::Connect(at) | Ask::Pin(at) | Ask::AddBootstrap(at) | Ask::RemoveBootstrap(at) => peers.extend(at.peer),
@@ -357,6 +365,17 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
                 count((*successes).into(), "peer", "peers")
             )
         }
+        Event::SignalFound { query, peers, cut, backing } => {
+            write!(w, "a signal server, asked by {query}, tells {}", count(peers.len() as u64, "peer", "peers"))?;
+            backing.map_or(Ok(()), |backing| write!(w, " from {backing}"))?;
+            some(w, ": ", peers.iter().map(Signalled))?;
+            more(w, *cut)
+        }
+        Event::SignalPublished { publish, expires_in, backing } => {
+            write!(w, "a signal server keeps our record ({publish}) for {} s", expires_in.as_secs())?;
+            backing.map_or(Ok(()), |backing| write!(w, ", in {backing}"))
+        }
+        Event::SignalFailed { command, error } => write!(w, "question {command} to a signal server failed: {error}"),
         Event::SyncHeads { heads, last } => {
             write!(w, "own logs: {}", count(heads.len() as u64, "log", "logs"))?;
             some(w, ": ", heads.iter())?;
@@ -443,6 +462,28 @@ fn asker(asker: Asker) -> &'static str {
         Asker::Relay => "the relay client",
         Asker::Autonat => "AutoNAT",
         Asker::Application => "the application",
+    }
+}
+
+fn doing(services: SignalServices) -> &'static str {
+    match (services.relay, services.bootstrap) {
+        (true, true) => "relay, bootstrap",
+        (true, false) => "relay",
+        (false, true) => "bootstrap",
+        (false, false) => "no services",
+    }
+}
+
+struct Signalled<'a>(&'a SignalPeer);
+
+impl fmt::Display for Signalled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(SignalPeer { peer, seq, addresses: at, services }) = self;
+        write!(f, "{peer} ({}, {}", addresses(at.len()), doing(*services))?;
+        match seq {
+            Some(seq) => write!(f, ", record {seq})"),
+            None => f.write_str(", unsigned)"),
+        }
     }
 }
 

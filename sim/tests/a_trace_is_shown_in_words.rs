@@ -56,6 +56,24 @@ fn what_is_said_of_logs_is_told() {
 }
 
 #[test]
+fn what_signal_servers_say_is_told() {
+    let told: Vec<String> = common::signal_events().iter().map(words::event).collect();
+    let mut told = told.join("\n");
+    for number in 1..10 {
+        told = told.replace(&common::peer(number).to_string(), &format!("PEER{number}"));
+    }
+    insta::assert_snapshot!(told, @"
+    a signal server, asked by c9, tells 0 peers
+    a signal server, asked by c9, tells 2 peers from redis: PEER9 (1 address, relay, bootstrap, record 1790000000), PEER3 (1 address, no services, unsigned); 2 more were cut off
+    a signal server keeps our record (c9) for 7200 s, in sqlite
+    question c9 to a signal server failed: it has our record number 1790000007, which ours was not above
+    question c9 to a signal server failed: it says: too many requests from 91.64.7.8
+    question c9 to a signal server failed: it does not offer that
+    question c9 to a signal server failed: doorway.example: connection refused
+    ");
+}
+
+#[test]
 fn every_event_has_words_and_its_name_in_the_trace() {
     let mut kinds = BTreeSet::new();
     let mut told = String::new();
@@ -69,7 +87,8 @@ fn every_event_has_words_and_its_name_in_the_trace() {
     for number in 1..10 {
         told = told.replace(&common::peer(number).to_string(), &format!("PEER{number}"));
     }
-    for event in common::traversal_events().into_iter().chain(common::log_events()) {
+    let others = [common::traversal_events(), common::log_events(), common::signal_events()];
+    for event in others.into_iter().flatten() {
         let kind = words::event_kind(&event);
         assert_eq!(kind, name_in_json(&serde_json::to_value(&event).unwrap()));
         kinds.insert(kind);

@@ -4,6 +4,7 @@
 
 mod a_copied_identity_is_noticed;
 mod a_cut_line_heals;
+mod a_doorway_is_needed_once;
 mod a_pinned_peer_comes_back;
 mod a_router_maps_ports;
 mod a_server_is_reached_however_it_is_written;

@@ -7,28 +7,32 @@
 
 mod health;
 mod queries;
+mod signals;
 mod targets;
 
 pub(crate) use targets::{TargetId, Want};
 
 use health::Vigil;
 use queries::Queries;
+use signals::Signals;
 use targets::Targets;
 
 use crate::{
     cx::{Cx, Signal},
     lifecycle::{PeerLifecycle, is_believable},
     nat::NatPolicy,
-    view::BootstrapView,
-    vocabulary::{Action, Answer, Ask, AskError, Config, Event, Health, Reason, RequestId, Source, Time},
+    view::{BootstrapView, SignalView},
+    vocabulary::{Action, Answer, Ask, AskError, Config, Event, Health, Reason, RequestId, SignalError, Source, Time},
 };
-use alloc::{borrow::ToOwned, collections::BTreeMap};
+use alloc::{borrow::ToOwned, collections::BTreeMap, string::ToString};
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct BootstrapPlanner {
     targets: Targets,
     queries: Queries,
+    #[cfg_attr(feature = "serde", serde(default))]
+    signals: Signals,
     vigil: Vigil,
 }
 
@@ -57,10 +61,22 @@ impl BootstrapPlanner {
             Event::QueryEnded { query, successes, failures: _ } => {
                 self.queries.ended(cx, lifecycle, *query, *successes);
             }
-            Event::Refused { command, refusal: _ } => self.queries.ended(cx, lifecycle, *command, 0),
+            Event::Refused { command, refusal } => {
+                self.queries.ended(cx, lifecycle, *command, 0);
+                self.signals.failed(cx, *command, &SignalError::Failed(refusal.to_string()));
+            }
+            Event::SignalFound { query, peers, cut: _, backing } => {
+                self.signals.found(cx, lifecycle, *query, peers, *backing);
+                self.vigil.stir();
+            }
+            Event::SignalPublished { publish, expires_in, backing } => {
+                self.signals.published(cx, *publish, *expires_in, *backing);
+            }
+            Event::SignalFailed { command, error } => self.signals.failed(cx, *command, error),
             Event::Interfaces(_) | Event::Resumed { .. } => {
                 self.targets.rearm(cx.now);
                 self.queries.rearm(cx.now);
+                self.signals.rearm(cx.now);
                 self.vigil.rearm(cx.now);
             }
             Event::Wake
@@ -114,9 +130,10 @@ impl BootstrapPlanner {
         self.vigil.stir();
     }
 
-    /// Takes over the bootstrap peers of the settings.
+    /// Takes over the bootstrap peers and signal servers of the settings.
     pub(crate) fn configure(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
         self.targets.configure(cx, lifecycle);
+        self.signals.configure(cx);
         self.vigil.stir();
     }
 
@@ -136,26 +153,43 @@ impl BootstrapPlanner {
             Signal::Down(peer) => {
                 self.targets.down(cx, &peer);
                 self.queries.down(cx, lifecycle, &peer);
+                self.signals.down(cx, lifecycle, &peer);
                 self.vigil.stir();
             }
             Signal::Identified(slot) => queries::route(cx, lifecycle, slot),
             Signal::Removed(peer) => self.queries.removed(&peer),
-            Signal::Sought(peer) => self.queries.seek(cx, lifecycle, peer),
+            Signal::Sought(peer) => {
+                let asked = self.signals.seek(cx.now, peer);
+                if !self.queries.seek(cx.now, peer) && !asked {
+                    lifecycle.seek_ended(cx, &peer);
+                }
+            }
+            Signal::SeekEnded(peer) => {
+                if !self.signals.is_seeking(&peer) && !self.queries.is_seeking(&peer) {
+                    lifecycle.seek_ended(cx, &peer);
+                }
+            }
             Signal::Known | Signal::Pinned => self.vigil.stir(),
-            Signal::AddressesChanged => self.queries.addresses_changed(cx.now),
+            Signal::AddressesChanged => {
+                self.queries.addresses_changed(cx.now);
+                self.signals.addresses_changed(cx.now);
+            }
         }
     }
 
     pub(crate) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, nat: &NatPolicy) {
-        self.vigil.step(cx, lifecycle, self.targets.has_others());
+        let others = self.targets.has_others() || self.signals.is_in_the_dark();
+        self.vigil.step(cx, lifecycle, others);
         self.targets.step(cx, lifecycle);
         self.queries.step(cx, lifecycle, nat);
+        self.signals.step(cx, lifecycle, nat);
     }
 
     pub(crate) fn deadline(&self, config: &Config, nat: &NatPolicy) -> Option<Time> {
         let targets = self.targets.deadline();
         let queries = self.queries.deadline(config, nat);
-        targets.into_iter().chain(queries).chain(self.vigil.deadline(config)).min()
+        let signals = self.signals.deadline(config, nat);
+        targets.into_iter().chain(queries).chain(signals).chain(self.vigil.deadline(config)).min()
     }
 
     /// The targets that are wanted now.
@@ -169,6 +203,10 @@ impl BootstrapPlanner {
 
     pub(crate) fn routing_table(&self) -> u32 {
         self.queries.table_len()
+    }
+
+    pub(crate) fn signal_servers(&self) -> impl Iterator<Item = SignalView<'_>> {
+        self.signals.views()
     }
 
     pub(crate) fn views(&self) -> impl Iterator<Item = BootstrapView<'_>> {

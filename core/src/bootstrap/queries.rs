@@ -7,7 +7,7 @@ use alloc::{
 use core::time::Duration;
 
 use crate::{
-    cx::Cx,
+    cx::{Cx, Signal},
     jitter::{self, Purpose},
     lifecycle::PeerLifecycle,
     nat::NatPolicy,
@@ -144,13 +144,17 @@ impl Queries {
         }
     }
 
-    /// A user waits for a peer of which no address is known.
-    pub(super) fn seek(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, peer: PeerId) {
+    /// A user waits for a peer of which no address is known. Whether there is anybody to ask.
+    pub(super) fn seek(&mut self, now: Time, peer: PeerId) -> bool {
         if self.table.is_empty() {
-            lifecycle.seek_ended(cx, &peer);
-            return;
+            return false;
         }
-        self.want_record(cx.now, peer, true);
+        self.want_record(now, peer, true);
+        true
+    }
+
+    pub(super) fn is_seeking(&self, peer: &PeerId) -> bool {
+        self.sought.get(peer).is_some_and(|sought| sought.urgent || sought.running)
     }
 
     fn want_record(&mut self, now: Time, peer: PeerId, urgent: bool) {
@@ -264,7 +268,7 @@ impl Queries {
             Kind::Record(peer) => self.record_ended(cx, lifecycle, peer, query),
             Kind::LookUpPeer(peer) => {
                 self.rest(cx, &peer, query);
-                lifecycle.seek_ended(cx, &peer);
+                cx.signal(Signal::SeekEnded(peer));
             }
         }
     }
@@ -281,7 +285,7 @@ impl Queries {
         } else {
             self.rest(cx, &peer, query);
         }
-        lifecycle.seek_ended(cx, &peer);
+        cx.signal(Signal::SeekEnded(peer));
     }
 
     /// Looks for a peer again, later and later.

@@ -6,7 +6,7 @@ use super::PeerLifecycle;
 use crate::{
     cx::{Cx, Here},
     peers::{Peer, Slot, Sources, Told},
-    vocabulary::{Action, Address, Circuit, Notice, PeerId, Reason, Scope, Source, StoredPeer, Time},
+    vocabulary::{Action, Address, Circuit, Notice, PeerId, Reason, Scope, SignalPeer, Source, StoredPeer, Time},
 };
 
 impl PeerLifecycle {
@@ -89,6 +89,29 @@ impl PeerLifecycle {
         };
         let via = standing.or(circuit.via.as_ref()).or_else(known).cloned();
         Address::Relayed(Box::new(Circuit { relay: circuit.relay, via }))
+    }
+
+    /// A signal server tells of a peer. A signed record is all that the peer says of itself: it takes the place of an
+    /// older one, and of whatever is only the server's word.
+    pub(crate) fn signalled(&mut self, cx: &mut Cx<'_>, told: &SignalPeer) {
+        if let Some(slot) = self.peers.find(&told.peer) {
+            let known = self.peers.at_mut(slot);
+            match told.seq {
+                Some(seq) if seq < known.record => return,
+                Some(seq) if seq == known.record => {}
+                Some(_) => known.book.untold_all(Source::Signal, &told.addresses),
+                None if known.record > 0 && known.book.has_source(Source::Signal) => return,
+                None => {}
+            }
+        }
+        let Some(slot) = self.learn(cx, Source::Signal, told.peer, &told.addresses, 0) else { return };
+        // Told too much, it may be gone again.
+        let Some(slot) = self.peers.find(&told.peer).filter(|found| *found == slot) else { return };
+        let known = self.peers.at_mut(slot);
+        known.record = told.seq.unwrap_or(known.record);
+        if told.services.relay && !core::mem::replace(&mut known.relay_known, true) {
+            self.settle(cx, slot);
+        }
     }
 
     /// It is said to relay for our network.

@@ -167,6 +167,9 @@ impl PeerLifecycle {
             | Event::SyncFetched { .. }
             | Event::SyncFailed { .. }
             | Event::SyncPressure { .. }
+            | Event::SignalFound { .. }
+            | Event::SignalPublished { .. }
+            | Event::SignalFailed { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }

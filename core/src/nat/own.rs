@@ -154,6 +154,9 @@ impl Own {
             | Event::SyncFetched { .. }
             | Event::SyncFailed { .. }
             | Event::SyncPressure { .. }
+            | Event::SignalFound { .. }
+            | Event::SignalPublished { .. }
+            | Event::SignalFailed { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }

@@ -178,6 +178,9 @@ impl Punching {
             | Event::SyncFetched { .. }
             | Event::SyncFailed { .. }
             | Event::SyncPressure { .. }
+            | Event::SignalFound { .. }
+            | Event::SignalPublished { .. }
+            | Event::SignalFailed { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}
         }

@@ -174,6 +174,9 @@ impl Relays {
             | Event::SyncFetched { .. }
             | Event::SyncFailed { .. }
             | Event::SyncPressure { .. }
+            | Event::SignalFound { .. }
+            | Event::SignalPublished { .. }
+            | Event::SignalFailed { .. }
             | Event::QueryEnded { .. } => {}
         }
     }

@@ -82,6 +82,9 @@ pub(crate) struct Peer {
     pub(crate) deferred: bool,
     /// What the store remembers of it is out of date.
     pub(crate) unstored: bool,
+    /// The number of the newest record of it that a signal server has told.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) record: u64,
 }
 
 /// A dial of the core under way.
@@ -203,6 +206,7 @@ impl Peer {
             fetching: 0,
             deferred: false,
             unstored: false,
+            record: 0,
         }
     }
 

@@ -187,6 +187,9 @@ impl LogSync {
             | Event::Gateway { .. }
             | Event::PortMapped { .. }
             | Event::PortUnmapped { .. }
+            | Event::SignalFound { .. }
+            | Event::SignalPublished { .. }
+            | Event::SignalFailed { .. }
             | Event::Routed { .. }
             | Event::QueryFound { .. }
             | Event::QueryEnded { .. } => {}

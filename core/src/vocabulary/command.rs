@@ -1,9 +1,9 @@
 use alloc::{string::String, vec::Vec};
-use core::fmt;
+use core::{fmt, time::Duration};
 
 use super::{
     Address, Audience, CommandId, ConnectionId, HeldId, LogHead, Mapping, Notice, OfferId, PeerId, PunchRole, Reason,
-    RequestId, StoredPeer, Transport,
+    RequestId, SignalServices, StoredPeer, Transport,
 };
 
 /// Something the core wants done, or said.
@@ -210,6 +210,32 @@ pub enum Action {
         query: CommandId,
     },
 
+    /// Ask a signal server for peers. Answered by `Event::SignalFound` or `Event::SignalFailed`.
+    SignalQuery {
+        /// Which server, as in the settings.
+        server: String,
+        /// This one's record; `None`: any.
+        peer: Option<PeerId>,
+        /// How many at most.
+        limit: u32,
+    },
+    /// Have a signal server keep our signed record. Answered by `Event::SignalPublished` or `Event::SignalFailed`.
+    SignalPublish {
+        /// Which server, as in the settings.
+        server: String,
+        /// What it says; 1 to 16.
+        addresses: Vec<Address>,
+        /// What we do for others.
+        services: SignalServices,
+        /// For how long.
+        lifetime: Duration,
+    },
+    /// Drop a question to a signal server. A late answer is ignored.
+    SignalCancel {
+        /// Which, by its command.
+        command: CommandId,
+    },
+
     /// With whom logs are exchanged: whose requests of positions and entries are answered.
     SetSync {
         /// With whom.
@@ -408,6 +434,7 @@ impl Command {
             | Action::SyncCancel { peer, .. }
             | Action::Forget { peer } => Some(peer),
             Action::Query(Query::Record { peer }) => Some(peer),
+            Action::SignalQuery { peer, .. } => peer.as_ref(),
             Action::Remember(stored) => Some(&stored.peer),
             Action::Tell(notice) => notice.peer(),
             Action::Listen { .. }
@@ -423,6 +450,8 @@ impl Command {
             | Action::SetKademliaServer { .. }
             | Action::Query(_)
             | Action::CancelQuery { .. }
+            | Action::SignalPublish { .. }
+            | Action::SignalCancel { .. }
             | Action::SetSync { .. }
             | Action::Answer { .. } => None,
         }
@@ -472,6 +501,13 @@ impl fmt::Display for Action {
             Self::Unroute { .. } => f.write_str("take it out of the routing table"),
             Self::Query(query) => fmt::Display::fmt(query, f),
             Self::CancelQuery { query } => write!(f, "drop query {query}"),
+            Self::SignalQuery { server, peer: None, .. } => write!(f, "ask {server} for peers"),
+            Self::SignalQuery { server, peer: Some(_), .. } => write!(f, "ask {server} for its record"),
+            Self::SignalPublish { server, addresses, .. } => {
+                write!(f, "publish our record at {server}: ")?;
+                list(f, addresses)
+            }
+            Self::SignalCancel { command } => write!(f, "drop question {command} to a signal server"),
             Self::SetSync { with } => write!(f, "exchange logs with {with}"),
             Self::SyncExchange { .. } => f.write_str("compare positions with it"),
             Self::SyncAnnounce { heads, .. } => {

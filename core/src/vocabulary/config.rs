@@ -11,7 +11,7 @@ use core::{
     time::Duration,
 };
 
-use super::{Address, PeerAddress, PeerId, SyncConfig, Transport};
+use super::{Address, PeerAddress, PeerId, SignalConfig, SyncConfig, Transport};
 
 /// What a node is for; picks the presets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -82,6 +82,8 @@ pub struct Config {
     pub relay: RelayLimits,
     /// The exchange of logs.
     pub sync: SyncConfig,
+    /// Signal servers.
+    pub signal: SignalConfig,
     /// First peers, and whether there are enough.
     pub planner: BootstrapConfig,
 }
@@ -311,6 +313,7 @@ impl Config {
             nat: NatConfig::default(),
             relay: RelayLimits::default(),
             sync: SyncConfig::default(),
+            signal: SignalConfig::default(),
             planner: BootstrapConfig::default(),
         }
     }
@@ -487,6 +490,9 @@ impl Config {
             ("sync.fetch_timeout", self.sync.fetch_timeout),
             ("sync.retry", self.sync.retry),
             ("sync.retry_max", self.sync.retry_max),
+            ("signal.every", self.signal.every),
+            ("signal.lonely", self.signal.lonely),
+            ("signal.timeout", self.signal.timeout),
             ("planner.isolated_after", self.planner.isolated_after),
             ("planner.retry_min", self.planner.retry_min),
             ("planner.retry_max", self.planner.retry_max),
@@ -543,6 +549,22 @@ impl Config {
             "must be 1 to sync.max_fetches",
         );
         check((4..=65_536).contains(&sync.max_logs), "sync.max_logs", "must be 4 to 65 536");
+        let signal = &self.signal;
+        check(signal.servers.len() <= 8, "signal.servers", "at most 8 signal servers");
+        for (at, server) in signal.servers.iter().enumerate() {
+            check(
+                SignalConfig::is_place(server),
+                &format!("signal.servers[{at}]"),
+                "must be a URL of at most 256 characters without user or query: https://doorway.example/signal",
+            );
+            check(!signal.servers[..at].contains(server), &format!("signal.servers[{at}]"), "is named twice");
+        }
+        check((1..=32).contains(&signal.sample), "signal.sample", "must be 1 to 32");
+        check(
+            (Duration::from_secs(60)..=day).contains(&signal.lifetime),
+            "signal.lifetime",
+            "must be 1 minute to 1 day",
+        );
         check((1..=64).contains(&self.planner.max_queries), "planner.max_queries", "must be 1 to 64");
         check(self.planner.first_lookups <= 64, "planner.first_lookups", "must be at most 64");
         if errors.is_empty() { Ok(ValidConfig(self)) } else { Err(errors) }

@@ -3,7 +3,8 @@ use core::{fmt, net::IpAddr, time::Duration};
 
 use super::{
     Address, CommandId, ConnectionId, Head, HeldId, ListenerId, LogHead, Mapping, OfferId, PeerAddress, PeerId,
-    ProbeVerdict, PunchError, RequestId, ReserveError, SyncError, Time, Told, Transport, ValidConfig,
+    ProbeVerdict, PunchError, RequestId, ReserveError, SignalBacking, SignalError, SignalPeer, SyncError, Time, Told,
+    Transport, ValidConfig,
 };
 
 /// Everything that a node can be told. Each variant is plain data, cut to size by the shell (at most 32 addresses and
@@ -340,6 +341,34 @@ pub enum Event {
         successes: u32,
         /// Peers that did not.
         failures: u32,
+    },
+
+    /// A signal server has answered for peers. None is an answer, too.
+    SignalFound {
+        /// `Action::SignalQuery`'s command.
+        query: CommandId,
+        /// At most 32.
+        peers: Vec<SignalPeer>,
+        /// How many more peers and addresses were cut off, or not believed.
+        cut: u32,
+        /// What it keeps its records in, if it says so.
+        backing: Option<SignalBacking>,
+    },
+    /// A signal server has taken our record.
+    SignalPublished {
+        /// `Action::SignalPublish`'s command.
+        publish: CommandId,
+        /// For how long it keeps it from now on.
+        expires_in: Duration,
+        /// What it keeps its records in, if it says so.
+        backing: Option<SignalBacking>,
+    },
+    /// A signal server did not do what was asked.
+    SignalFailed {
+        /// The command.
+        command: CommandId,
+        /// Why.
+        error: SignalError,
     },
 
     /// How far the logs of this node's store go: all of them at the start, in frames, and each one whenever it has got

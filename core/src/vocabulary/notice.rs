@@ -2,8 +2,8 @@ use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
 use super::{
-    Address, CloseCause, Direction, Impasse, ListenError, NatFinding, PeerId, PunchError, ReserveError, Source,
-    SyncError, Transport,
+    Address, CloseCause, Direction, Impasse, ListenError, NatFinding, PeerId, PunchError, ReserveError, SignalErrand,
+    Source, SyncError, Transport,
 };
 
 /// What the application and the user are told. The shell's stream of events is made of these.
@@ -213,6 +213,22 @@ pub enum Notice {
         /// Now.
         reachability: Reachability,
     },
+    /// A signal server has answered, for the first time or again.
+    SignalAnswers {
+        /// Which, as in the settings.
+        server: String,
+        /// How many peers it told.
+        peers: u32,
+    },
+    /// A signal server does not do what it is asked.
+    SignalFailed {
+        /// Which, as in the settings.
+        server: String,
+        /// What it was asked.
+        errand: SignalErrand,
+        /// The next try, counted from now.
+        wait: Duration,
+    },
     /// A bootstrap peer does not answer.
     BootstrapFailed {
         /// Where.
@@ -307,6 +323,8 @@ impl Notice {
             | Self::PortMapped { .. }
             | Self::PortNotMapped { .. }
             | Self::NatFound { .. }
+            | Self::SignalAnswers { .. }
+            | Self::SignalFailed { .. }
             | Self::BootstrapFailed { .. } => None,
         }
     }
@@ -365,6 +383,13 @@ impl fmt::Display for Notice {
             Self::PortTaken { address } => write!(f, "{address} is taken by another program; using another port"),
             Self::HealthChanged { health } => fmt::Display::fmt(health, f),
             Self::ReachabilityChanged { reachability } => fmt::Display::fmt(reachability, f),
+            Self::SignalAnswers { server, peers: 0 } => write!(f, "signal server {server} knows nobody else"),
+            Self::SignalAnswers { server, peers: 1 } => write!(f, "signal server {server} tells a peer"),
+            Self::SignalAnswers { server, peers } => write!(f, "signal server {server} tells {peers} peers"),
+            Self::SignalFailed { server, errand, wait } => {
+                let wait = wait.as_secs().max(1);
+                write!(f, "signal server {server} does not {errand}; next try in {wait} s")
+            }
             Self::BootstrapFailed { address, wait } => {
                 write!(f, "bootstrap peer {address} does not answer; next try in {} s", wait.as_secs())
             }

@@ -1,6 +1,6 @@
 use core::{fmt, time::Duration};
 
-use super::{Address, ConnectionId, DialError, PeerId, Source, SyncError};
+use super::{Address, ConnectionId, DialError, PeerId, SignalError, Source, SyncError};
 
 /// Why something is commanded. Its text completes "…, because ".
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -147,6 +147,15 @@ pub enum Reason {
     /// Another try with it is under way.
     Busy,
 
+    /// It may know first peers.
+    FirstPeers,
+    /// A signal server has our record with this number, and takes only higher ones.
+    Outnumbered {
+        /// The number.
+        seq: u64,
+    },
+    /// A signal server did not do what was asked.
+    SignalFault(SignalError),
     /// The routing table is small.
     SmallTable {
         /// Its entries.
@@ -254,6 +263,9 @@ impl fmt::Display for Reason {
             Self::ConnectionMade => f.write_str("a connection was made"),
             Self::ConnectionLost => f.write_str("its connection ended"),
             Self::Introduced => f.write_str("it introduced itself"),
+            Self::FirstPeers => f.write_str("it may know first peers"),
+            Self::Outnumbered { seq } => write!(f, "it has our record number {seq} and takes only higher ones"),
+            Self::SignalFault(error) => fmt::Display::fmt(error, f),
             Self::SmallTable { entries } => write!(f, "the routing table has only {entries} entries"),
             Self::Routine => f.write_str("it is time for it"),
             Self::AddressesChanged => f.write_str("our addresses have changed"),

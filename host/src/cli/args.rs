@@ -65,6 +65,9 @@ pub(crate) struct Start {
     /// Ask there first; several times for several peers
     #[arg(long, value_name = "MULTIADDR")]
     bootstrap: Vec<String>,
+    /// Ask this signal server for peers, and tell it where this node is; several times for several servers
+    #[arg(long, value_name = "URL")]
+    signal: Vec<String>,
     /// Never give this peer up; several times for several peers
     #[arg(long, value_name = "PEER|MULTIADDR")]
     pin: Vec<String>,
@@ -315,6 +318,7 @@ impl Start {
             one("--network", "network", &self.network),
             one("--role", "role", &self.role),
             list("--bootstrap", "bootstrap", &self.bootstrap),
+            list("--signal", "signal.servers", &self.signal),
             list("--pin", "pinned", &self.pin),
             mdns,
             one("--kademlia", "kademlia", &self.kademlia),

@@ -19,6 +19,7 @@ pub(super) struct Draft {
     pub(super) data_dir: PathBuf,
     pub(super) api_socket: PathBuf,
     pub(super) http_listen: Option<SocketAddr>,
+    pub(super) signal_tokens: Option<PathBuf>,
     pub(super) doorway: DoorwayConfig,
     pub(super) log: String,
     pub(super) trace: TraceSettings,
@@ -32,6 +33,7 @@ impl Draft {
             data_dir: PathBuf::new(),
             api_socket: PathBuf::new(),
             http_listen: None,
+            signal_tokens: None,
             doorway: DoorwayConfig::default(),
             log: "off".to_owned(),
             trace: TraceSettings::default(),
@@ -99,6 +101,14 @@ pub(super) static KEYS: &[Key] = keys! {
     "protocols.sync" => core.protocols.sync;
     "api.socket" => api_socket;
     "http.listen" => http_listen;
+    "signal.servers" => core.signal.servers;
+    "signal.tokens" => signal_tokens;
+    "signal.publish" => core.signal.publish;
+    "signal.every" => core.signal.every;
+    "signal.lonely" => core.signal.lonely;
+    "signal.sample" => core.signal.sample;
+    "signal.lifetime" => core.signal.lifetime;
+    "signal.timeout" => core.signal.timeout;
     "doorway.listen" => doorway.listen;
     "doorway.networks" => doorway.networks;
     "doorway.redis" => doorway.redis;

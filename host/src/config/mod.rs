@@ -23,7 +23,7 @@ use std::{
 };
 
 use kinfolk_core::{Config, ConfigError, Protocols, Role, ValidConfig};
-use kinfolk_shell::api::server::SOCKET;
+use kinfolk_shell::{api::server::SOCKET, signal::client::Tokens};
 
 pub use self::{
     doorway::{DoorwayConfig, RedisUrl},
@@ -97,6 +97,8 @@ pub struct HostSettings {
     pub api_socket: PathBuf,
     /// Where operators are answered over HTTP: `/health`, `/ready`, `/metrics`. Default: nowhere.
     pub http_listen: Option<SocketAddr>,
+    /// What signal servers want to be shown.
+    pub signal_tokens: Tokens,
     /// The doorway, if there is to be one.
     pub doorway: DoorwayConfig,
     /// Which log lines are written, in `tracing`'s syntax. Default: `off`.
@@ -235,6 +237,7 @@ impl Settings {
         let role = draft.core.role;
         let place_of = |key: &'static str| origins.get(key).cloned().unwrap_or_else(|| default_place(key, role));
         check_host(&draft, &place_of, &mut problems);
+        let signal_tokens = read_tokens(&draft, &place_of, &mut problems);
         let config = match draft.core.clone().validate() {
             Ok(config) => Some(config),
             Err(errors) => {
@@ -253,6 +256,7 @@ impl Settings {
                     data_dir: draft.data_dir.clone(),
                     api_socket: draft.api_socket.clone(),
                     http_listen: draft.http_listen,
+                    signal_tokens,
                     doorway: draft.doorway.clone(),
                     log: draft.log.clone(),
                     trace: draft.trace,
@@ -371,6 +375,7 @@ fn settle_paths(
         }
     }
     let tokens = draft.doorway.tokens.iter_mut().map(|path| ("doorway.tokens", path));
+    let tokens = tokens.chain(draft.signal_tokens.iter_mut().map(|path| ("signal.tokens", path)));
     let paths = [("data_dir", &mut draft.data_dir), ("api.socket", &mut draft.api_socket)];
     for (key, path) in paths.into_iter().chain(tokens) {
         let base = match origins.get(key) {
@@ -391,6 +396,15 @@ fn settle_paths(
     if draft.api_socket.as_os_str().is_empty() {
         draft.api_socket = draft.data_dir.join(SOCKET);
     }
+}
+
+fn read_tokens(draft: &Draft, place_of: &impl Fn(&'static str) -> Place, problems: &mut Vec<Problem>) -> Tokens {
+    let Some(file) = &draft.signal_tokens else { return Tokens::default() };
+    Tokens::read(file).unwrap_or_else(|error| {
+        let problem = format!("{}: {error}", file.display());
+        problems.push(Problem { place: place_of("signal.tokens"), key: Some("signal.tokens".to_owned()), problem });
+        Tokens::default()
+    })
 }
 
 fn check_host(draft: &Draft, place_of: &impl Fn(&'static str) -> Place, problems: &mut Vec<Problem>) {
@@ -455,6 +469,7 @@ impl HostSettings {
             data_dir,
             api_socket,
             http_listen: None,
+            signal_tokens: Tokens::default(),
             doorway: DoorwayConfig::default(),
             log: "off".to_owned(),
             trace: TraceSettings::default(),

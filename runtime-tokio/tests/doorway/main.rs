@@ -11,5 +11,6 @@ mod hostile_requests;
 mod networks_are_apart;
 mod records_come_and_go;
 mod records_outlive_the_process;
+mod the_client_asks_and_tells;
 mod the_description_is_true;
 mod the_program;

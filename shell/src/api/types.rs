@@ -7,7 +7,7 @@
 
 use kinfolk_core::{
     Address, AskError, Audience, Direction, Health, Impasse, KademliaMode, Mapping, NatFinding, Notice, PeerAddress,
-    PeerId, Reachability, Role, Source, Transport,
+    PeerId, Reachability, Role, SignalBacking, Source, Transport,
     view::{GatewayView, State},
 };
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,9 @@ pub struct Status {
     pub routing_table: u32,
     /// Bootstrap peers.
     pub bootstrap: Vec<Bootstrap>,
+    /// Signal servers.
+    #[serde(default)]
+    pub signal: Vec<SignalServer>,
     /// Peers that are known.
     pub peers: u32,
     /// Peers with at least one connection.
@@ -201,6 +204,43 @@ pub struct Bootstrap {
     pub failures: u32,
     /// The next try, if it waits.
     pub retry_in_s: Option<u64>,
+}
+
+/// A signal server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SignalServer {
+    /// Its URL, as in the settings.
+    pub server: String,
+    /// How asking it went last.
+    pub state: SignalState,
+    /// When it last answered.
+    pub answered_s_ago: Option<u64>,
+    /// How many other peers it told then.
+    pub peers: u32,
+    /// Questions in a row that came to nothing.
+    pub failures: u32,
+    /// Why the last one did.
+    pub error: Option<String>,
+    /// The next question, after a failure.
+    pub retry_in_s: Option<u64>,
+    /// For how long it keeps our record from now on.
+    pub published_for_s: Option<u64>,
+    /// Why it did not take our record, the last time.
+    pub publish_error: Option<String>,
+    /// What it keeps its records in, if it says so. Several behind one name must all say `redis`.
+    pub backing: Option<SignalBacking>,
+}
+
+/// How asking a signal server went last.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalState {
+    /// It has not been asked, or its first answer is awaited.
+    NotAsked,
+    /// It has answered; with no peers, perhaps.
+    Answered,
+    /// It has not answered.
+    Failed,
 }
 
 /// `GET /v1/id`: who this node is.

@@ -13,6 +13,7 @@
 //! | `kinfolk_connections` | `path`: `local`, `direct`, `relayed`; `transport`: `tcp`, `quic`, `circuit`, `other` | |
 //! | `kinfolk_dials_open`, `kinfolk_routing_table_entries` | | |
 //! | `kinfolk_bootstrap_peers` | `connected` | |
+//! | `kinfolk_signal_servers` | `state` | `not_asked`, `answered`, `failed` |
 //! | `kinfolk_relays_held`, `kinfolk_relays_wanted` | | relays that keep a place for this node |
 //! | `kinfolk_served_reservations`, `kinfolk_served_circuits` | | what this node relays for others |
 //! | `kinfolk_dials_total` | `reason`, `result`: `connected`, or how it failed | dials of the core that have ended |
@@ -31,7 +32,8 @@ mod process;
 use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
 
 use kinfolk_core::{
-    Action, Command, CommandId, Event, Health, Notice, Origin, Path, Reachability, Role, Transport, View, view::State,
+    Action, Command, CommandId, Event, Health, Notice, Origin, Path, Reachability, Role, Transport, View,
+    view::{SignalView, State},
 };
 use prometheus_client::{
     encoding::text::encode_registry,
@@ -89,6 +91,7 @@ struct Standing {
     dials_open: Gauge,
     routing_table: Gauge,
     bootstrap: Gauges<1>,
+    signal: Gauges<1>,
     relays_held: Gauge,
     relays_wanted: Gauge,
     served_reservations: Gauge,
@@ -141,6 +144,7 @@ impl Metrics {
         registry.register("dials_open", "Dials under way", now.dials_open.clone());
         registry.register("routing_table_entries", "Entries of the routing table", now.routing_table.clone());
         registry.register("bootstrap_peers", "Bootstrap peers", now.bootstrap.clone());
+        registry.register("signal_servers", "Signal servers", now.signal.clone());
         registry.register("relays_held", "Relays that keep a place for this node", now.relays_held.clone());
         registry.register("relays_wanted", "Relays that are wanted", now.relays_wanted.clone());
         registry.register("served_reservations", "Peers with a reservation here", now.served_reservations.clone());
@@ -284,6 +288,14 @@ impl Standing {
         let connected = node.bootstrap.iter().filter(|bootstrap| bootstrap.connected).count() as u64;
         set(&self.bootstrap, [("connected", "yes")], connected);
         set(&self.bootstrap, [("connected", "no")], node.bootstrap.len() as u64 - connected);
+        for state in ["not_asked", "answered", "failed"] {
+            let is = |server: &&SignalView<'_>| match (server.failures, server.answered) {
+                (0, None) => state == "not_asked",
+                (0, Some(_)) => state == "answered",
+                (_, _) => state == "failed",
+            };
+            set(&self.signal, [("state", state)], node.signal.iter().filter(is).count() as u64);
+        }
         let held = node.relays.iter().filter(|relay| relay.held_since.is_some()).count() as u64;
         self.relays_held.set(whole(held));
         self.relays_wanted.set(node.relays_wanted.into());

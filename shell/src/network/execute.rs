@@ -124,7 +124,11 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.sync_fetch(id, *connection, (*log, *epoch), *since, *limit);
             }
             Action::SyncCancel { sync, .. } => self.sync_cancel(*sync),
-            Action::Answer { .. } | Action::Tell(_) => {}
+            Action::SignalQuery { .. }
+            | Action::SignalPublish { .. }
+            | Action::SignalCancel { .. }
+            | Action::Answer { .. }
+            | Action::Tell(_) => {}
         }
         self.wake();
     }

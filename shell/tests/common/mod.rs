@@ -167,6 +167,7 @@ pub(crate) fn setup(config: Config) -> Setup {
         store: None,
         recorder: None,
         logs: None,
+        signal: None,
         metrics: false,
         slack: std::time::Duration::ZERO,
         finish: async {}.boxed(),

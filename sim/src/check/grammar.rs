@@ -11,6 +11,8 @@
 //! | `Refuse` | nothing, or `Refused` |
 //! | `Listen` | any number of `Listening` and `ListenAddressGone`, at most one `ListenFailed`, which is the last |
 //! | `Query` | any number of `QueryFound`, then one of `QueryEnded`, `Refused` |
+//! | `SignalQuery` | one of `SignalFound`, `SignalFailed`, `Refused` |
+//! | `SignalPublish` | one of `SignalPublished`, `SignalFailed`, `Refused` |
 //! | `Probe` | one of `Probed`, `Refused` |
 //! | `Reserve` | any number of `Reserved` and `ReservedAt`, then at most one `ReservationEnded`, which is the last |
 //! | `Punch` | at most one `PunchAnswered`, then one of `Connected` (with it as origin), `PunchFailed`, `Refused` |
@@ -40,6 +42,8 @@ pub struct Grammar {
 enum Expected {
     Dial,
     Query,
+    SignalQuery,
+    SignalPublish,
     Probe,
     Listen,
     Reserve,
@@ -96,6 +100,11 @@ impl Grammar {
             Event::DialFailed { dial, .. } => self.end(*dial, &[Expected::Dial], "DialFailed"),
             Event::QueryFound { query, .. } => self.amid(*query, &[Expected::Query], "QueryFound"),
             Event::QueryEnded { query, .. } => self.end(*query, &[Expected::Query], "QueryEnded"),
+            Event::SignalFound { query, .. } => self.end(*query, &[Expected::SignalQuery], "SignalFound"),
+            Event::SignalPublished { publish, .. } => self.end(*publish, &[Expected::SignalPublish], "SignalPublished"),
+            Event::SignalFailed { command, .. } => {
+                self.end(*command, &[Expected::SignalQuery, Expected::SignalPublish], "SignalFailed")
+            }
             Event::Probed { probe, .. } => self.end(*probe, &[Expected::Probe], "Probed"),
             Event::Listening { command, .. } => self.amid(*command, &[Expected::Listen], "Listening"),
             Event::ListenFailed { command, .. } => self.end(*command, &[Expected::Listen], "ListenFailed"),
@@ -176,6 +185,10 @@ impl Grammar {
             Expected::Dial
         } else if let Action::Query(_) = command.action {
             Expected::Query
+        } else if let Action::SignalQuery { .. } = command.action {
+            Expected::SignalQuery
+        } else if let Action::SignalPublish { .. } = command.action {
+            Expected::SignalPublish
         } else if let Action::Probe { .. } = command.action {
             Expected::Probe
         } else if let Action::Listen { .. } = command.action {

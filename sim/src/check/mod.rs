@@ -61,6 +61,8 @@ struct Node {
     dials: FxHashMap<CommandId, Dial>,
     queries: FxHashMap<CommandId, Time>,
     probes: FxHashMap<CommandId, Time>,
+    /// Questions to signal servers.
+    signals: FxHashMap<CommandId, Time>,
     asks: BTreeMap<RequestId, Moment>,
     flipped: Option<Time>,
     /// When it last came to another network, or woke.
@@ -135,12 +137,18 @@ impl Watch {
             node.queries.remove(query);
         } else if let Event::Probed { probe, .. } = event {
             node.probes.remove(probe);
+        } else if let Event::SignalFound { query: command, .. }
+        | Event::SignalPublished { publish: command, .. }
+        | Event::SignalFailed { command, .. } = event
+        {
+            node.signals.remove(command);
         } else if matches!(event, Event::Interfaces(_) | Event::Resumed { .. }) {
             node.moved = now;
         } else if let Event::Refused { command, .. } = event {
             node.dials.remove(command);
             node.queries.remove(command);
             node.probes.remove(command);
+            node.signals.remove(command);
         }
     }
 
@@ -178,6 +186,16 @@ impl Watch {
                 if let Query::Publish { addresses } = query {
                     wrong = addresses.iter().find_map(told_is_wrong);
                 }
+            }
+            Action::SignalQuery { .. } => {
+                node.signals.insert(command.id, t);
+            }
+            Action::SignalPublish { addresses, .. } => {
+                node.signals.insert(command.id, t);
+                wrong = addresses.iter().find_map(told_is_wrong);
+            }
+            Action::SignalCancel { command } => {
+                node.signals.remove(command);
             }
             Action::CancelQuery { query } => {
                 node.queries.remove(query);
@@ -289,6 +307,9 @@ impl Watch {
         }
         if late(&node.queries, config.planner.query_timeout) {
             return Some((11, "a query was neither answered nor dropped".to_owned()));
+        }
+        if late(&node.signals, config.signal.timeout) {
+            return Some((11, "a question to a signal server was neither answered nor dropped".to_owned()));
         }
         if late(&node.probes, config.nat.probe_timeout) {
             return Some((11, "a probe was neither answered nor dropped".to_owned()));

@@ -93,6 +93,10 @@ impl World {
             Action::Forget { peer } => {
                 self.machines[node as usize].store.remove(peer);
             }
+            Action::SignalQuery { .. } | Action::SignalPublish { .. } => {
+                self.say_now(node, Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
+            }
+            Action::SignalCancel { .. } => {}
             Action::SetSync { with } => self.machines[node as usize].logs.with = *with,
             Action::SyncExchange { connection, .. } => self.compare_logs(node, id, *connection),
             Action::SyncAnnounce { connection, heads, .. } => {

@@ -61,6 +61,9 @@ kinds! {
         Event::Routed { .. } => "routed",
         Event::QueryFound { .. } => "query_found",
         Event::QueryEnded { .. } => "query_ended",
+        Event::SignalFound { .. } => "signal_found",
+        Event::SignalPublished { .. } => "signal_published",
+        Event::SignalFailed { .. } => "signal_failed",
         Event::SyncHeads { .. } => "sync_heads",
         Event::SyncTold { .. } => "sync_told",
         Event::SyncFetched { .. } => "sync_fetched",
@@ -102,6 +105,9 @@ kinds! {
         Action::Unroute { .. } => "unroute",
         Action::Query(_) => "query",
         Action::CancelQuery { .. } => "cancel_query",
+        Action::SignalQuery { .. } => "signal_query",
+        Action::SignalPublish { .. } => "signal_publish",
+        Action::SignalCancel { .. } => "signal_cancel",
         Action::SetSync { .. } => "set_sync",
         Action::SyncExchange { .. } => "sync_exchange",
         Action::SyncAnnounce { .. } => "sync_announce",
@@ -148,6 +154,8 @@ kinds! {
         Notice::PortTaken { .. } => "port_taken",
         Notice::HealthChanged { .. } => "health_changed",
         Notice::ReachabilityChanged { .. } => "reachability_changed",
+        Notice::SignalAnswers { .. } => "signal_answers",
+        Notice::SignalFailed { .. } => "signal_failed",
         Notice::BootstrapFailed { .. } => "bootstrap_failed",
     }
 }

@@ -8,7 +8,8 @@ use kinfolk_core::{
     Action, Address, Ask, Asker, CircuitLimit, CloseCause, Command, CommandId, Config, ConnectionId, DialError,
     Direction, EntryHash, Event, Head, HeldId, Identity, Interfaces, ListenError, ListenerId, LogHead, Mapping, Notice,
     OfferId, Origin, PeerAddress, PeerId, PingError, Prefix, ProbeVerdict, PunchError, Query, Reason, Refusal,
-    RequestId, ReserveError, Source, Started, StoredAddress, StoredPeer, SyncError, Time, Told, Transport,
+    RequestId, ReserveError, SignalBacking, SignalError, SignalPeer, SignalServices, Source, Started, StoredAddress,
+    StoredPeer, SyncError, Time, Told, Transport,
     trace::{Frame, Header, SegmentReason},
 };
 use kinfolk_sim::record::Recording;
@@ -159,6 +160,44 @@ pub fn log_events() -> Vec<Event> {
         Event::SyncFetched { fetch: command, log: peer(3), head, entries: 1, has_more: true },
         Event::SyncFailed { sync: command, error: SyncError::Forked { position: 41 } },
         Event::SyncPressure { busy: true },
+    ]
+}
+
+/// Those that are about signal servers.
+pub fn signal_events() -> Vec<Event> {
+    let command = CommandId(9);
+    let at = |text: &str| vec![address(text)];
+    let relay = SignalPeer {
+        peer: peer(9),
+        seq: Some(1_790_000_000),
+        addresses: at("/ip4/45.10.20.30/udp/4001/quic-v1"),
+        services: SignalServices { relay: true, bootstrap: true },
+    };
+    let unsigned = SignalPeer {
+        peer: peer(3),
+        seq: None,
+        addresses: at("/dns4/smith.example/tcp/4001"),
+        services: SignalServices::default(),
+    };
+    let refused =
+        |reason: &str| SignalError::Refused { reason: reason.into(), retry_after: Some(Duration::from_secs(30)) };
+    vec![
+        Event::SignalFound { query: command, peers: vec![], cut: 0, backing: None },
+        Event::SignalFound {
+            query: command,
+            peers: vec![relay, unsigned],
+            cut: 2,
+            backing: Some(SignalBacking::Redis),
+        },
+        Event::SignalPublished {
+            publish: command,
+            expires_in: Duration::from_secs(7_200),
+            backing: Some(SignalBacking::Sqlite),
+        },
+        Event::SignalFailed { command, error: SignalError::Stale { seq: 1_790_000_007 } },
+        Event::SignalFailed { command, error: refused("too many requests from 91.64.7.8") },
+        Event::SignalFailed { command, error: SignalError::Unsupported },
+        Event::SignalFailed { command, error: SignalError::Failed("doorway.example: connection refused".into()) },
     ]
 }
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use futures::join;
-use kinfolk_core::{Address, Config, Interfaces, Mapping, Reachability, Scope};
+use kinfolk_core::{Address, Config, Interfaces, Mapping, Reachability, Scope, SignalConfig};
 use kinfolk_shell::{
     api::{
         client::ClientError,
-        types::{Snapshot, Status},
+        types::{SignalServer, SignalState, Snapshot, Status},
     },
     clock, interfaces,
 };
@@ -87,6 +87,8 @@ fn temporary(config: &Config, beside: bool) -> Config {
             }
         }
     }
+    // It is gone in a moment: nobody is to look for it.
+    own.signal = SignalConfig { publish: false, ..config.signal.clone() };
     own.nat.dwell = own.nat.dwell.min(DWELL);
     own
 }
@@ -112,7 +114,8 @@ async fn settled(
 fn is_known(status: &Status, interfaces: &Interfaces, config: &Config) -> bool {
     let has_way_out = interfaces.default_v4 || interfaces.default_v6;
     let router = !config.nat.port_mapping || !interfaces.default_v4 || status.gateway.is_some();
-    let nobody = config.bootstrap.is_empty() && config.nat.relays.is_empty();
+    let tells = |server: &SignalServer| server.peers > 0 || server.state == SignalState::NotAsked;
+    let nobody = config.bootstrap.is_empty() && config.nat.relays.is_empty() && !status.signal.iter().any(tells);
     if nobody || !has_way_out {
         return router && !status.listening.is_empty();
     }

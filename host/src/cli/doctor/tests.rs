@@ -84,6 +84,28 @@ fn over(status_of: Value) -> Facts {
 }
 
 #[test]
+fn signal_servers_are_told_apart() {
+    let server = |state: &str, peers: u32, failures: u32| {
+        json!({ "server": "https://a.example", "state": state, "peers": peers, "failures": failures,
+                "error": (failures > 0).then_some("no answer in time") })
+    };
+    says(
+        &over(json!({ "signal": [server("answered", 3, 0)] })),
+        "signal",
+        "Ok: https://a.example: the signal server tells 3",
+    );
+    says(
+        &over(json!({ "signal": [server("answered", 0, 0)] })),
+        "signal",
+        "Ok: https://a.example: the signal server answers",
+    );
+    says(&over(json!({ "signal": [server("not_asked", 0, 0)] })), "signal", "Unknown: https://a.example: ");
+    let failed = over(json!({ "signal": [server("failed", 0, 2)] }));
+    says(&failed, "signal", "Problem: https://a.example: the signal server does not tell peers: no answer in time -> ");
+    assert_eq!(told(&failed, "bootstrap"), [""; 0], "there is somebody to begin with");
+}
+
+#[test]
 fn a_whole_report_reads_like_an_answer() {
     let all: Status = serde_json::from_str(include_str!("../render/behind_a_nat.json")).unwrap();
     let mut facts = home();

@@ -67,6 +67,8 @@ impl Narrator {
             // The end of the story is told, not each try.
             Notice::NotPunched { .. } => return None,
             Notice::PeerDiscovered { .. }
+            | Notice::SignalAnswers { .. }
+            | Notice::SignalFailed { .. }
             | Notice::PeerIdentified { .. }
             | Notice::PathChanged { .. }
             | Notice::PeerDisconnected { .. }
@@ -155,9 +157,10 @@ fn explained(notice: &Notice) -> bool {
     match notice {
         Notice::PeerDeferred { .. } | Notice::PeerDistrusted { .. } | Notice::PeerExpired { .. } => true,
         Notice::PeerUnreachable { .. } => true,
-        Notice::PathChanged { .. } | Notice::BootstrapFailed { .. } => true,
+        Notice::PathChanged { .. } | Notice::BootstrapFailed { .. } | Notice::SignalFailed { .. } => true,
         Notice::PeerDisconnected { cause, .. } => matches!(cause, CloseCause::Ours),
         Notice::PeerDiscovered { .. }
+        | Notice::SignalAnswers { .. }
         | Notice::PeerConnected { .. }
         | Notice::PeerIdentified { .. }
         | Notice::PeerSyncing { .. }

@@ -7,6 +7,7 @@ mod events;
 mod logs;
 mod nat;
 mod peers;
+mod signal;
 mod status;
 mod table;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use kinfolk_core::{Address, KademliaMode, Role, Scope};
 use kinfolk_shell::api::types::{Status, TraceStatus};
 
 use super::{
-    bootstrap, nat,
+    bootstrap, nat, signal,
     text::{bytes, count, labelled, span},
 };
 
@@ -45,6 +45,7 @@ pub(crate) fn status(status: &Status) -> String {
     let entries = count(status.routing_table.into(), "entry", "entries");
     text += &labelled("  hash table", [format!("{mode}; {entries}")]);
     text += &labelled("  bootstrap", bootstrap::lines(&status.bootstrap));
+    text += &labelled("  signal", signal::lines(&status.signal));
     text += &labelled("  traces", [trace(&status.trace)]);
     text += &labelled("  counted", counted(&status.counters));
     text

@@ -118,6 +118,14 @@ fn the_status_reads_like_an_answer() {
         "bootstrap": [
             { "address": "/dns4/a.example/tcp/4001", "peer": BOB, "connected": true, "failures": 0, "retry_in_s": null },
             { "address": "/dns4/b.example/tcp/4001", "peer": null, "connected": false, "failures": 3, "retry_in_s": 14 }],
+        "signal": [
+            { "server": "https://a.example/signal", "state": "answered", "answered_s_ago": 130, "peers": 3, "failures": 0,
+              "published_for_s": 3_600, "backing": "redis" },
+            { "server": "https://b.example/signal", "state": "answered", "answered_s_ago": 5, "peers": 0, "failures": 0,
+              "publish_error": "it says: unfit address", "backing": "sqlite" },
+            { "server": "https://c.example", "state": "failed", "peers": 0, "failures": 3,
+              "error": "HTTP status 502", "retry_in_s": 14 },
+            { "server": "https://d.example", "state": "not_asked", "peers": 0, "failures": 0 }],
         "peers": 12, "connected": 3, "dialing": 1,
         "trace": { "recording": true, "segments": 3, "bytes": 1_300_000, "lost": 0, "error": null },
         "counters": { "gate refusals": 2, "nothing": 0 },
@@ -137,6 +145,10 @@ fn the_status_reads_like_an_answer() {
       hash table  asked only, until others are known to reach this node; 1 entry
       bootstrap   /dns4/a.example/tcp/4001: connected, peer …kSCVe2Xo
                   /dns4/b.example/tcp/4001: no answer in 3 tries, next in 14 s
+      signal      https://a.example/signal: tells 3 peers (2 min ago); has our record for 1 h 00 min; keeps them in redis
+                  https://b.example/signal: knows nobody else (5 s ago); our record is not taken: it says: unfit address; keeps them in sqlite
+                  https://c.example: failed in 3 tries (HTTP status 502), next in 14 s
+                  https://d.example: not asked so far
       traces      recording; 3 segments, 1.2 MiB
       counted     gate refusals 2
     ");

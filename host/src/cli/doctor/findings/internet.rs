@@ -1,17 +1,20 @@
 //! The way to the internet, as known servers show it.
 
 use kinfolk_core::{DialError, Transport};
-use kinfolk_shell::api::types::Family;
+use kinfolk_shell::api::types::{Family, SignalServer, SignalState};
 
 use super::{Facts, Finding, Verdict};
 use crate::cli::{
     doctor::facts::{Kind, Server, Try},
     program::typed,
-    render::{round_trip, transport},
+    render::{count, round_trip, transport},
 };
 
 /// Each known server.
 pub(super) fn servers(facts: &Facts) -> Vec<Finding> {
+    if facts.servers.is_empty() && !facts.status().signal.is_empty() {
+        return vec![];
+    }
     if facts.servers.is_empty() {
         let text = "no server is known: neither `bootstrap` nor `nat.relays` are set, so nothing beyond the home network \
                     could be tried";
@@ -23,6 +26,33 @@ pub(super) fn servers(facts: &Facts) -> Vec<Finding> {
         ];
     }
     facts.servers.iter().map(server).collect()
+}
+
+/// Each signal server.
+pub(super) fn signal(facts: &Facts) -> Vec<Finding> {
+    let finding = |server: &SignalServer| {
+        let (verdict, text, advice) = match server.state {
+            SignalState::Answered if server.peers == 0 => {
+                (Verdict::Ok, "the signal server answers, and knows nobody else".to_owned(), None)
+            }
+            SignalState::Answered => {
+                let peers = count(server.peers.into(), "peer", "peers");
+                (Verdict::Ok, format!("the signal server tells {peers}"), None)
+            }
+            SignalState::Failed => {
+                let error = server.error.as_deref().unwrap_or("no answer");
+                let advice = "is the URL right, and does it open in a browser on this machine?";
+                (Verdict::Problem, format!("the signal server does not tell peers: {error}"), Some(advice))
+            }
+            SignalState::NotAsked => (Verdict::Unknown, "the signal server has not answered yet".to_owned(), None),
+        };
+        let finding = Finding::new("signal", verdict, text).about(&server.server);
+        match advice {
+            Some(advice) => finding.advice(advice),
+            None => finding,
+        }
+    };
+    facts.status().signal.iter().map(finding).collect()
 }
 
 fn server(server: &Server) -> Finding {
