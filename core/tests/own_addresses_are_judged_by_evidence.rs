@@ -319,6 +319,20 @@ fn a_verdict_does_not_age_while_somebody_can_look_again() {
 }
 
 #[test]
+fn once_visitors_have_come_old_failures_make_nobody_private() {
+    let mut rig = at_home(Config::desktop());
+    let server = meet(&mut rig, 1, global(1), SEEN);
+    run(&mut rig, 600, |_, _| ProbeVerdict::DialFailed);
+    assert_eq!(reachability(&rig), Reachability::Private);
+    rig.tell(Event::Disconnected { connection: server, peer: peer(1), cause: CloseCause::Remote });
+    visited_by_two(&mut rig);
+    run(&mut rig, 120, |_, _| ProbeVerdict::DialFailed);
+    assert_eq!(reachability(&rig), Reachability::Public);
+    run(&mut rig, 15_000, |_, _| ProbeVerdict::DialFailed);
+    assert_eq!(reachability(&rig), Reachability::Unknown, "nobody has looked since");
+}
+
+#[test]
 fn a_server_that_has_come_to_us_probes_if_we_have_dialled_it_before() {
     for dialled_before in [true, false] {
         let mut rig = at_home(Config::desktop());

@@ -207,7 +207,8 @@ impl Pair {
     ) -> Self {
         let listen = json!(["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]);
         let ip = relay.ip();
-        let relay = Foreign::plain(relay, json!({ "mode": "relay", "listen": listen })).await;
+        let external = [format!("/ip4/{ip}/tcp/4001"), format!("/ip4/{ip}/udp/4001/quic-v1")];
+        let relay = Foreign::plain(relay, json!({ "mode": "relay", "listen": listen, "external": external })).await;
         // As in its example's instructions by TCP, and by QUIC at the same time where that gets through: with candidates of
         // one transport only it would get through fewer NATs.
         let [tcp, quic] = ["tcp", "udp"].map(|port| relay.address(&format!("/ip4/{ip}/{port}")));

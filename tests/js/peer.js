@@ -136,6 +136,11 @@ const requests = {
   async connections () {
     return node.getConnections().map(about)
   },
+  // Own addresses at which somebody has reached this peer, when it asked to be probed.
+  async proven () {
+    const all = node.components.addressManager.getAddressesWithMetadata()
+    return all.filter(({ verified, lastVerified }) => verified && lastVerified != null).map(({ multiaddr }) => multiaddr.toString())
+  },
   // Who has a place at this relay.
   async reserved () {
     return [...node.services.relay.reservations.keys()].map(String)

@@ -246,6 +246,22 @@ async fn plain_probes_us() {
 }
 
 #[tokio::test]
+async fn we_probe_js() {
+    let lab = Lab::new().await;
+    let server = lab.server().await;
+    let [_, address] = server.addresses();
+    let device = lab.device("js", Side::Public, 30).await;
+    let own = json!(format!("/ip4/{}/tcp/4001", device.ip()));
+    let js = Foreign::js(&device, json!({ "announce": [], "autonat": true })).await;
+    let proven = async || js.ask("proven", json!({})).await.unwrap().as_array().unwrap().contains(&own);
+    assert!(!proven().await);
+    js.ask("dial", json!({ "address": address })).await.unwrap();
+    let reached = async || proven().await.then_some(());
+    lab.world.eventually("our probe has reached js where it said", SOON, reached).await;
+    lab.world.finish().await;
+}
+
+#[tokio::test]
 async fn we_probe_plain() {
     let lab = Lab::new().await;
     let server = lab.server().await;

@@ -132,7 +132,9 @@ impl Plain {
         let world = World::new().await;
         let centre = world.public("centre", 20).await.device("server").await;
         let listen = json!(["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]);
-        let relay = Foreign::plain(&centre, json!({ "mode": "relay", "listen": listen })).await;
+        // It would learn its address from the first client, which may have asked for a place by then, and be refused.
+        let external = [format!("/ip4/{}/tcp/4001", centre.ip())];
+        let relay = Foreign::plain(&centre, json!({ "mode": "relay", "listen": listen, "external": external })).await;
         let listener = world.side("other", other, 40).await.device("listener").await;
         let dialer = world.side("one", one, 30).await.device("dialer").await;
         let address = relay.address(&format!("/ip4/{}/tcp", centre.ip()));

@@ -64,7 +64,7 @@ pub(crate) struct PeerLifecycle {
     awaiting_relay: BTreeSet<Slot>,
     /// Relays that keep a place for us, and how many are wanted: why relays are dialled.
     relays_held_and_wanted: (u32, u32),
-    /// The relay that sees us by both transports: only so others learn where to punch by either.
+    /// The relay that sees us by both transports, if no other does: only so others learn where to punch by either.
     witness: Option<Slot>,
     /// Whose turn it is next when isolation overrides back-offs.
     next_override: Slot,

@@ -111,13 +111,17 @@ impl PeerLifecycle {
         }
     }
 
-    pub(super) fn is_witness(&self, peer: &Peer) -> bool {
-        self.witness.and_then(|slot| self.peers.get(slot)).is_some_and(|witness| witness.id == peer.id)
+    /// A relay that keeps a place for us is connected by both transports where the settings name it (TCP shows at once that
+    /// its program has ended, QUIC in a minute) or it is the witness. With others one connection will do: they may be nodes
+    /// of the family.
+    fn takes_both(&self, peer: &Peer) -> bool {
+        let witness = self.witness.and_then(|slot| self.peers.get(slot)).is_some_and(|witness| witness.id == peer.id);
+        peer.relay == RelayUse::Held && (peer.relay_by_settings || peer.bootstrap || witness)
     }
 
-    /// The witness among our relays has to be dialled by this transport, too.
+    /// A relay is to be dialled by this transport, too.
     pub(super) fn missing_transport(&self, peer: &Peer) -> Option<Transport> {
-        if peer.relay != RelayUse::Held || !self.is_witness(peer) {
+        if !self.takes_both(peer) {
             return None;
         }
         let has = |transport| peer.direct().any(|connection| connection.address.transport() == Some(transport));
@@ -128,15 +132,15 @@ impl PeerLifecycle {
         }
     }
 
-    /// Where one side relays for the other, the reservation sits on the oldest direct connection; and where we may be the
-    /// other's witness, or it ours, one by each transport is kept.
+    /// Where one side relays for the other, the reservation sits on the oldest direct connection; and the client may need one
+    /// by each transport.
     pub(super) fn connections_of_a_relay(&self, peer: &Peer) -> Vec<ConnectionId> {
         let oldest = |transport: Option<Transport>| {
             let fitting = peer.direct().filter(|one| transport.is_none() || one.address.transport() == transport);
             fitting.min_by_key(|one| (one.since, one.id)).map(|one| one.id)
         };
         let held = peer.relay == RelayUse::Held;
-        let kinds: &[Option<Transport>] = if peer.served || (held && self.is_witness(peer)) {
+        let kinds: &[Option<Transport>] = if peer.served || self.takes_both(peer) {
             &[None, Some(Transport::Quic), Some(Transport::Tcp)]
         } else if held {
             &[None]

@@ -115,6 +115,10 @@ impl Verdict {
             return;
         }
         self.pending = None;
+        if self.reachability == Reachability::Private {
+            // Refuted by who has come in: it takes new failures to go back.
+            self.failures.clear();
+        }
         self.reachability = verdict;
         self.changed = if anew { Time::ZERO } else { cx.now };
         let public = verdict == Reachability::Public;
