@@ -284,8 +284,10 @@ fn settings_can_be_looked_at() {
     the settings are right (there is no settings file)
     ");
     let shown = home.run("--config k.toml config show --network smith");
-    insta::assert_snapshot!(shown.out.lines().take(12).collect::<Vec<_>>().join("\n"), @r#"
+    insta::assert_snapshot!(shown.out.lines().take(14).collect::<Vec<_>>().join("\n"), @r#"
     role = "family"  # k.toml:1
+    power = "normal"
+    memory = "off"
     network = "smith"  # --network
     listen = [
       "/ip4/0.0.0.0/tcp/4001",
@@ -300,12 +302,22 @@ fn settings_can_be_looked_at() {
     "#);
     let json = home.run("--config k.toml config show --network smith --json").json();
     assert_eq!(json["file"], "k.toml");
-    insta::assert_json_snapshot!(json["settings"].as_array().unwrap()[..4], @r#"
+    insta::assert_json_snapshot!(json["settings"].as_array().unwrap()[..6], @r#"
     [
       {
         "from": "k.toml:1",
         "key": "role",
         "value": "family"
+      },
+      {
+        "from": "preset of role 'family'",
+        "key": "power",
+        "value": "normal"
+      },
+      {
+        "from": "preset of role 'family'",
+        "key": "memory",
+        "value": "off"
       },
       {
         "from": "--network",

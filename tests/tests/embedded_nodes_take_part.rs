@@ -50,7 +50,7 @@ async fn at_home_with_others() {
 async fn in_two_homes_with_a_server() {
     let pair = Pair::with([Side::PortRestricted; 2], |builder| builder.embedded()).await;
     pair.start().await;
-    pair.on_one_direct_connection(Duration::from_secs(60)).await;
+    pair.on_one_direct_connection(Duration::from_secs(120)).await;
     pair.world.finish().await;
 }
 
