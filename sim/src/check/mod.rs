@@ -4,7 +4,7 @@
 //! | | invariant | where |
 //! |---|---|---|
 //! | 1 | nothing panics | a panic ends the run and is a finding |
-//! | 2 | no deadline is forgotten, none lies in the past, nothing spins | each step, each minute |
+//! | 2 | no deadline is forgotten, none lies in the past, nothing spins | each step; what a wake finds, each 8 minutes |
 //! | 3 | sizes within settings | each minute |
 //! | 4 | dials within budget | each step |
 //! | 5 | nobody dials itself, the blocked, or nowhere | each step |
@@ -67,8 +67,10 @@ struct Node {
     flipped: Option<Time>,
     /// When it last came to another network, or woke.
     moved: Moment,
-    /// At the last look a relay was held in its own view only.
-    unheld: bool,
+    /// When it last woke.
+    woke: Moment,
+    /// At the last look this relay was held, since then, in its own view only.
+    unheld: Option<(PeerId, Time)>,
 }
 
 /// A dial under way.
@@ -116,6 +118,7 @@ impl Watch {
 
     /// A machine slept: what was owed in that time is owed from now on.
     pub(crate) fn resumed(&mut self, now: Moment, node: HostId) {
+        self.nodes[node as usize].woke = now;
         for deadline in self.nodes[node as usize].asks.values_mut() {
             *deadline = (*deadline).max(now + GRACE);
         }
@@ -126,7 +129,11 @@ impl Watch {
         self.nodes[node as usize].asks.insert(request, until);
     }
 
-    pub(crate) fn told(&mut self, now: Moment, index: HostId, event: &Event) {
+    pub(crate) fn told(&mut self, now: Moment, index: HostId, machine: &Machine, event: &Event) {
+        // An event has the core do what is due, and would hide that nobody woke it.
+        if let Some(what) = self.missed_a_deadline(now, index, machine) {
+            self.find(now, Some(index), 2, what);
+        }
         let node = &mut self.nodes[index as usize];
         if let Event::Connected { origin: Origin::Dial(dial), .. } | Event::DialFailed { dial, .. } = event {
             if node.dials.remove(dial).is_none() {
@@ -166,14 +173,17 @@ impl Watch {
                 // dialled for each.
                 let twin = |other: &Dial| {
                     let common = addresses.iter().any(|address| other.addresses.contains(address));
-                    peer.is_some() && other.peer == *peer && common && other.reason == dial.reason
+                    // What a sleep has made overdue is given up when the machine wakes, and answered a little later.
+                    let given_up = other.since + config.lifecycle.dial_timeout <= t;
+                    peer.is_some() && other.peer == *peer && common && other.reason == dial.reason && !given_up
                 };
                 if node.dials.values().any(twin) {
                     wrong = Some((4, "the same address is dialled twice at once, for the same reason".to_owned()));
                 }
                 node.dials.insert(command.id, dial);
-                if node.dials.len() > config.lifecycle.dial_slots as usize {
-                    let slots = config.lifecycle.dial_slots;
+                let slots = config.lifecycle.dial_slots as usize;
+                let open = |dial: &&Dial| dial.since + config.lifecycle.dial_timeout > t;
+                if node.dials.len() > slots && node.dials.values().filter(open).count() > slots {
                     wrong = Some((4, format!("{} dials at once, {slots} allowed", node.dials.len())));
                 }
             }
@@ -264,6 +274,18 @@ impl Watch {
         }
     }
 
+    /// A machine that has slept catches up first.
+    fn is_rested(&self, now: Moment, index: HostId) -> bool {
+        let woke = self.nodes[index as usize].woke;
+        woke == 0 || woke + GRACE < now
+    }
+
+    fn missed_a_deadline(&self, now: Moment, index: HostId, machine: &Machine) -> Option<String> {
+        let deadline = machine.core.next_deadline().filter(|_| self.is_rested(now, index))?;
+        let late = deadline.at + std::time::Duration::from_nanos(GRACE + machine.setup.slack) < machine.local(now);
+        late.then(|| format!("a deadline was missed: {:?} at {}", deadline.reason, deadline.at))
+    }
+
     /// A node that runs, once a minute.
     /// `keeps` says whether a relay really keeps a place for it.
     pub(crate) fn review(&mut self, now: Moment, index: HostId, machine: &Machine, keeps: &dyn Fn(&PeerId) -> bool) {
@@ -287,10 +309,14 @@ impl Watch {
         let Some(view) = machine.core.view() else { return };
         let old = |since: Time| machine.local(now).since(since) > NOTICED;
         let relays = view.node().relays;
-        let lost = relays.iter().find(|one| one.held_since.is_some_and(old) && !keeps(&one.relay));
-        let before = std::mem::replace(&mut self.nodes[index as usize].unheld, lost.is_some());
-        if let Some(lost) = lost.filter(|_| before) {
-            self.find(now, Some(index), 10, format!("{} keeps no place for it, and it does not know", lost.relay));
+        let lost = relays.iter().filter(|one| !keeps(&one.relay));
+        let mut lost = lost.filter_map(|one| Some((one.relay, one.held_since.filter(|since| old(*since))?)));
+        let before = self.nodes[index as usize].unheld;
+        let still = before.filter(|before| lost.clone().any(|lost| lost == *before));
+        self.nodes[index as usize].unheld = still.or_else(|| lost.next());
+        if let Some((relay, since)) = still {
+            let what = format!("{relay} keeps no place for it, and it does not know, since {since}");
+            self.find(now, Some(index), 10, what);
         }
     }
 
@@ -299,9 +325,12 @@ impl Watch {
         let config = &machine.setup.config;
         let t = machine.local(now);
         let grace = std::time::Duration::from_nanos(GRACE + machine.setup.slack);
+        let rested = self.is_rested(now, index);
         // The sum does not depend on the order.
-        let late = |all: &FxHashMap<CommandId, Time>, patience| all.values().any(|since| *since + patience + grace < t);
-        if node.dials.values().any(|dial| dial.since + config.lifecycle.dial_timeout + grace < t) {
+        let late = |all: &FxHashMap<CommandId, Time>, patience| {
+            rested && all.values().any(|since| *since + patience + grace < t)
+        };
+        if rested && node.dials.values().any(|dial| dial.since + config.lifecycle.dial_timeout + grace < t) {
             // The core gives up by itself; the shell's own time-outs are shorter, so an answer is overdue.
             return Some((11, "a dial was never answered".to_owned()));
         }
@@ -322,11 +351,11 @@ impl Watch {
         }
         let view = machine.core.view()?;
         let whole = view.node();
+        if let Some(what) = self.missed_a_deadline(now, index, machine) {
+            return Some((2, what));
+        }
         match machine.core.next_deadline() {
             None if whole.peers > 0 => return Some((2, "there are peers, and no deadline".to_owned())),
-            Some(deadline) if deadline.at + grace < t => {
-                return Some((2, format!("a deadline was missed: {:?} at {}", deadline.reason, deadline.at)));
-            }
             Some(deadline) if deadline.at > t => {
                 // Whoever has named its deadlines does nothing when it is woken before the first.
                 let mut woken = machine.core.clone();

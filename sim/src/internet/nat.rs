@@ -163,6 +163,8 @@ pub struct Nat {
     /// By protocol and outer port.
     by_port: FxHashMap<(Protocol, u16), u32>,
     leases: FxHashMap<(Protocol, u16), Lease>,
+    /// By protocol, inner and outer endpoint: what came in by a lease is answered from its port.
+    answered: FxHashMap<(Protocol, SocketAddrV4, SocketAddrV4), Answered>,
     next_port: u16,
     sweep_at: Moment,
 }
@@ -186,6 +188,13 @@ struct Lease {
     until: Moment,
 }
 
+/// A conversation that somebody outside began, by a lease.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    port: u16,
+    last: Moment,
+}
+
 /// Ports that are given out.
 const PORTS: std::ops::RangeInclusive<u16> = 1_024..=65_535;
 /// How often what has expired is thrown away.
@@ -201,6 +210,7 @@ impl Nat {
             out: FxHashMap::default(),
             by_port: FxHashMap::default(),
             leases: FxHashMap::default(),
+            answered: FxHashMap::default(),
             next_port: 0,
             sweep_at: 0,
         }
@@ -223,6 +233,9 @@ impl Nat {
         }
         if now >= self.sweep_at {
             self.sweep(now);
+        }
+        if let Some(port) = self.answers(now, protocol, inside, to) {
+            return Ok(port);
         }
         let key = (protocol, inside, significant(self.kind.mapping, to));
         let known = self.out.get(&key).copied();
@@ -287,7 +300,16 @@ impl Nat {
             }
         }
         match self.leases.get(&(protocol, port)) {
-            Some(lease) if lease.until > now => Ok(lease.inside),
+            Some(lease) if lease.until > now => {
+                let inside = lease.inside;
+                // Unless the two talk already, by a mapping of their own.
+                let own = self.out.get(&(protocol, inside, significant(self.kind.mapping, from)));
+                let talks = |at: &u32| !self.has_expired(*at, now) && self.mappings[*at as usize].established;
+                if !own.is_some_and(talks) {
+                    self.answered.insert((protocol, inside, from), Answered { port, last: now });
+                }
+                Ok(inside)
+            }
             Some(_) | None => Err(if mapped.is_some() { Dropped::Filtered } else { Dropped::NoMapping }),
         }
     }
@@ -339,6 +361,23 @@ impl Nat {
     /// Whether no mapping is remembered.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
+    }
+
+    fn answers(&mut self, now: Moment, protocol: Protocol, inside: SocketAddrV4, to: SocketAddrV4) -> Option<u16> {
+        if self.answered.is_empty() {
+            return None;
+        }
+        let timeout = self.answer_timeout(protocol);
+        let answered = self.answered.get_mut(&(protocol, inside, to)).filter(|one| one.last + timeout > now)?;
+        answered.last = now;
+        Some(answered.port)
+    }
+
+    const fn answer_timeout(&self, protocol: Protocol) -> u64 {
+        match protocol {
+            Protocol::Udp => self.kind.udp_timeout,
+            Protocol::Tcp => self.kind.tcp_timeout,
+        }
     }
 
     fn open(
@@ -434,6 +473,10 @@ impl Nat {
 
     fn sweep(&mut self, now: Moment) {
         self.sweep_at = now + SWEEP;
+        let timeouts = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, self.answer_timeout(protocol)));
+        self.answered.retain(|(protocol, ..), one| {
+            timeouts.iter().any(|(of, timeout)| of == protocol && one.last + timeout > now)
+        });
         for at in 0..self.mappings.len() as u32 {
             let Mapping { protocol, port, .. } = self.mappings[at as usize];
             let in_use = self.by_port.get(&(protocol, port)) == Some(&at);
@@ -611,6 +654,16 @@ mod tests {
         rig.now = 0;
         rig.nat.unlease(Udp, at(A));
         assert!(rig.r#in(Udp, 4001, Y).is_err());
+    }
+
+    #[test]
+    fn what_came_by_a_lease_is_answered_from_its_port() {
+        let mut rig = Rig::new(NatKind { gives_ports: true, ..NatKind::symmetric() });
+        assert_eq!(rig.nat.lease(0, Tcp, at(A), 4001, 3_600 * SECOND), Ok(4001));
+        assert_ne!(rig.out(Tcp, A, X), 4001, "a port for each destination");
+        assert_eq!(rig.r#in(Tcp, 4001, Y), Ok(at(A)));
+        assert_eq!(rig.out(Tcp, A, Y), 4001);
+        assert_ne!(rig.out(Tcp, A, X2), 4001);
     }
 
     #[test]

@@ -351,8 +351,7 @@ impl Plan {
             }
             FaultKind::Unplug => {
                 for node in nodes {
-                    self.world.net_mut().set_plugged(node, false);
-                    self.world.interfaces_changed(node);
+                    self.world.cable(node, false);
                     self.later(lasts, Undo::Plug(node));
                 }
             }
@@ -401,8 +400,7 @@ impl Plan {
             }
             Undo::Wake(node) => self.world.resume(*node),
             Undo::Plug(node) => {
-                self.world.net_mut().set_plugged(*node, true);
-                self.world.interfaces_changed(*node);
+                self.world.cable(*node, true);
             }
             Undo::DnsUp => self.world.net_mut().dns = true,
             Undo::Unmute(at) => {

@@ -331,18 +331,14 @@ impl World {
         None
     }
 
+    /// A reset comes back.
     fn break_soon(&mut self, key: Key, side: u8, delay: u64) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let end = &mut conn.ends[usize::from(side)];
-        if end.open {
-            end.open = false;
-            let (node, number) = (end.node, end.number);
-            let peer = super::peer_id(conn.ends[usize::from(1 - side)].node);
-            self.forget_number(node, number);
-            let cause = CloseCause::Remote;
-            self.say(self.now + 2 * delay, node, Event::Disconnected { connection: ConnectionId(number), peer, cause });
-            self.free_if_done(key);
-        }
+        let Some(end) = self.conns.get(key).map(|conn| &conn.ends[usize::from(side)]).filter(|end| end.open) else {
+            return;
+        };
+        let node = end.node;
+        let reset = self.messages.insert(Message { conn: key, to: side, body: Body::Close, tries: 0 });
+        self.queue.push(self.now + 2 * delay, node, What::Message(reset));
     }
 
     /// A ping's answer, or its absence: both ways are looked at in the moment of the answer.

@@ -58,6 +58,9 @@ pub struct Machine {
     pub on: bool,
     /// Whether the machine is suspended.
     pub asleep: bool,
+    /// Whether it has power, and whether its cable is in: troubles that overlap end one by one.
+    powered: bool,
+    cabled: bool,
     /// How often it was started.
     pub run: u32,
     /// When it was started last.
@@ -133,6 +136,8 @@ impl Machine {
             malice,
             on: false,
             asleep: false,
+            powered: true,
+            cabled: true,
             run: 0,
             started: 0,
             asleep_since: 0,
@@ -271,11 +276,10 @@ impl World {
         let interfaces = self.net.interfaces(node);
         let seed = Dice::new(self.seed, node, Purpose::Seeds);
         let machine = &mut self.machines[node as usize];
-        if machine.on {
+        if machine.on || !machine.powered {
             return;
         }
         machine.on = true;
-        machine.asleep = false;
         machine.run += 1;
         machine.started = self.now;
         machine.core = Node::new();
@@ -315,11 +319,12 @@ impl World {
 
     /// Ends a machine's program.
     pub fn stop(&mut self, node: u32, end: End) {
+        if end == End::Power {
+            self.machines[node as usize].powered = false;
+            self.plug(node);
+        }
         if !self.machines[node as usize].on {
             return;
-        }
-        if end == End::Power {
-            self.net.set_plugged(node, false);
         }
         let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|(_, key)| *key).collect();
         for key in conns {
@@ -336,6 +341,7 @@ impl World {
         self.relay_gone(node);
         let machine = &mut self.machines[node as usize];
         machine.on = false;
+        machine.asleep = false;
         machine.conns.clear();
         machine.listeners.clear();
         machine.held.clear();
@@ -353,11 +359,26 @@ impl World {
         machine.probes.clear();
         (machine.last_connection, machine.last_listener, machine.last_held, machine.last_offer) = (0, 0, 0, 0);
         self.watch.stopped(node);
+        self.plug(node);
     }
 
     /// The power is back; the program is not started.
     pub fn power(&mut self, node: u32) {
-        self.net.set_plugged(node, true);
+        self.machines[node as usize].powered = true;
+        self.plug(node);
+    }
+
+    /// Pulls or plugs a machine's cable.
+    pub fn cable(&mut self, node: u32, plugged: bool) {
+        self.machines[node as usize].cabled = plugged;
+        self.plug(node);
+        self.interfaces_changed(node);
+    }
+
+    /// Only whoever has power, a cable, and is awake is on the network.
+    fn plug(&mut self, node: u32) {
+        let machine = &self.machines[node as usize];
+        self.net.set_plugged(node, machine.powered && machine.cabled && !machine.asleep);
     }
 
     /// Forgets what a machine's program has stored.
@@ -372,7 +393,7 @@ impl World {
         if machine.on && !machine.asleep {
             machine.asleep = true;
             machine.asleep_since = self.now;
-            self.net.set_plugged(node, false);
+            self.plug(node);
         }
     }
 
@@ -384,13 +405,18 @@ impl World {
         }
         machine.asleep = false;
         let asleep = std::time::Duration::from_nanos(self.now - machine.asleep_since);
-        self.net.set_plugged(node, true);
+        self.plug(node);
         self.watch.resumed(self.now, node);
         self.tell(node, Event::Resumed { asleep });
+        // Its cable may have been pulled or plugged in the meantime.
+        self.interfaces_changed(node);
     }
 
-    /// A machine's interfaces have changed.
+    /// A machine's interfaces have changed. Asleep, it sees that when it wakes.
     pub fn interfaces_changed(&mut self, node: u32) {
+        if self.machines[node as usize].asleep {
+            return;
+        }
         let interfaces = self.net.interfaces(node);
         self.tell(node, Event::Interfaces(interfaces));
         self.relisten(node);

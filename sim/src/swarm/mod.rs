@@ -29,6 +29,7 @@ pub use malice::Malice;
 #[cfg(feature = "museum")]
 pub use museum::Plant;
 pub use outcome::{Pair, Path};
+pub(crate) use relay::RESERVATION;
 
 use std::{borrow::Cow, collections::BTreeMap, rc::Rc, time::Duration};
 
@@ -158,7 +159,8 @@ pub struct World {
     digest: Digest,
     net: Internet,
     machines: Vec<Machine>,
-    events: Slab<Event>,
+    /// What will be told, and in which run of its program it is.
+    events: Slab<(u32, Event)>,
     conns: Slab<Conn>,
     messages: Slab<Message>,
     dials: Slab<Dial>,
@@ -352,7 +354,10 @@ impl World {
         match due.what {
             What::Wake => self.wake(node),
             What::Told(key) => {
-                if let Some(event) = self.events.remove(key) {
+                // What a program was owed dies with it.
+                if let Some((run, event)) = self.events.remove(key)
+                    && run == self.machines[node as usize].run
+                {
                     self.tell(node, event);
                 }
             }
@@ -411,7 +416,7 @@ impl World {
         self.digest.value(&event);
         let machine = &self.machines[node as usize];
         if machine.malice.is_none() {
-            self.watch.told(self.now, node, &event);
+            self.watch.told(self.now, node, machine, &event);
         }
         let t = machine.local(self.now);
         self.hand(node, t, event);
@@ -523,7 +528,7 @@ impl World {
 
     /// A core will be told something.
     fn say(&mut self, at: Moment, node: u32, event: Event) {
-        let key = self.events.insert(event);
+        let key = self.events.insert((self.machines[node as usize].run, event));
         self.queue.push(at, node, What::Told(key));
     }
 

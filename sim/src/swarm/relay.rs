@@ -52,7 +52,7 @@ pub(super) enum Answer {
 }
 
 /// The stock relay's reservation, in seconds.
-const LIFETIME: u64 = 3_600;
+pub(crate) const RESERVATION: u64 = 3_600;
 
 impl Serving {
     /// Whether a place is kept for a machine.
@@ -128,7 +128,7 @@ impl World {
         if !known && full {
             return Answer::No(ReserveError::Full);
         }
-        let until = now + LIFETIME * SECOND;
+        let until = now + RESERVATION * SECOND;
         let limit = Some(CircuitLimit { duration: Some(limits.duration), bytes: Some(limits.bytes) });
         let place = Place { peer: client, conn, until, network };
         match mine {
@@ -136,7 +136,7 @@ impl World {
             Some(at) => places[at].until = until,
             None => places.push(place),
         }
-        let expires = machine.unix_time(now, self.unix_time) + LIFETIME;
+        let expires = machine.unix_time(now, self.unix_time) + RESERVATION;
         self.queue.push(until, relay, What::Reservation(client));
         let addresses = global
             .into_iter()
