@@ -120,7 +120,8 @@ struct Run {
 
 /// The first part. Pairs that have met rest while the next ones meet.
 async fn times(repetitions: u64) {
-    let (mut runs, mut resting) = (Vec::new(), VecDeque::new());
+    let mut runs: Vec<Run> = Vec::new();
+    let mut resting: VecDeque<(Instant, usize, Program, Pair)> = VecDeque::new();
     for (cell, (one, other, possible)) in cells().enumerate() {
         for program in programs() {
             eprintln!("{one} - {other}: {program}");
