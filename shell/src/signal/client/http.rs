@@ -248,12 +248,13 @@ mod tests {
         (address, cert.der().clone())
     }
 
-    fn trusting(certificate: CertificateDer<'_>) -> Client {
+    /// A client that trusts this certificate, which lies in the file for as long.
+    fn trusting(certificate: CertificateDer<'_>) -> (Client, tempfile::NamedTempFile) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = data_encoding::BASE64.encode(&certificate);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
         fs::write(file.path(), pem).unwrap();
-        Client { roots: Some(file.path().display().to_string()), ..Client::default() }
+        (Client { roots: Some(file.path().display().to_string()), ..Client::default() }, file)
     }
 
     async fn ask(client: &Client, url: &str) -> Result<Answer, HttpError> {
@@ -264,7 +265,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_a_trusted_certificate_for_its_name_is_asked() {
         let (address, certificate) = serve().await;
-        let client = trusting(certificate);
+        let (client, _file) = trusting(certificate);
         let port = address.port();
         let answer = ask(&client, &format!("https://localhost:{port}/signal?network=elohim")).await.unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (200, b"hello".as_slice()));
@@ -277,7 +278,7 @@ mod tests {
     async fn who_has_none_is_not() {
         let (address, _) = serve().await;
         let (_, other) = serve().await;
-        let client = trusting(other);
+        let (client, _file) = trusting(other);
         let url = format!("https://localhost:{}/signal?network=elohim", address.port());
         let error = ask(&client, &url).await.unwrap_err();
         assert!(matches!(error, HttpError::Handshake { .. }), "{error}");
