@@ -643,3 +643,19 @@ fn direct_fails_relay_is_tried_for_the_user() {
     fail(&mut rig, DialError::TimedOut);
     assert!(answers(&rig).iter().all(|a| a.is_ok()), "{:?}", answers(&rig));
 }
+
+#[test]
+fn a_pinned_peers_only_connection_stays_though_it_was_made_for_a_probe() {
+    let back = |rig: &mut Rig| rig.connected(1, Direction::Inbound, global(1), Origin::Probe(CommandId(9)));
+    let mut rig = Rig::quiet(Config { pinned: vec![PinnedPeer { peer: peer(1), addresses: vec![] }], ..boot(&[]) });
+    let only = back(&mut rig);
+    rig.identified(only, 1);
+    rig.live(secs(60));
+    assert_eq!((rig.closes(), rig.state(1)), (vec![], State::Identified));
+    let own = rig.inbound(1, global(2));
+    rig.live(secs(5));
+    let second = back(&mut rig);
+    rig.live(secs(60));
+    let closed: Vec<ConnectionId> = rig.closes().into_iter().map(|(connection, _)| connection).collect();
+    assert!(closed.contains(&second) && !(closed.contains(&only) && closed.contains(&own)), "{closed:?}");
+}
