@@ -659,3 +659,20 @@ fn a_pinned_peers_only_connection_stays_though_it_was_made_for_a_probe() {
     let closed: Vec<ConnectionId> = rig.closes().into_iter().map(|(connection, _)| connection).collect();
     assert!(closed.contains(&second) && !(closed.contains(&only) && closed.contains(&own)), "{closed:?}");
 }
+
+#[test]
+fn a_relay_that_keeps_no_place_for_a_peer_is_not_asked_again_by_its_other_addresses() {
+    let mut rig = Rig::quiet(Config { pinned: vec![PinnedPeer { peer: peer(1), addresses: vec![] }], ..boot(&[]) });
+    let relay = rig.inbound(7, global(7));
+    rig.identified_as(relay, 7, relay_at(7));
+    let by_tcp = address(&format!("/ip4/45.10.7.1/tcp/4001/p2p/{}/p2p-circuit", peer(7)));
+    rig.take();
+    rig.found(Source::Kademlia, 1, &[circuit(7), by_tcp]);
+    assert_eq!(rig.dials().len(), 1);
+    fail(&mut rig, DialError::Other("the relay keeps no place for the peer".into()));
+    rig.take();
+    rig.pass(secs(3));
+    assert_eq!(rig.dials(), [], "a way that has just failed");
+    rig.pass(secs(4));
+    assert_eq!(rig.dials().len(), 1, "in its time");
+}
