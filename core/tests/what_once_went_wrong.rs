@@ -676,3 +676,30 @@ fn a_relay_that_keeps_no_place_for_a_peer_is_not_asked_again_by_its_other_addres
     rig.pass(secs(4));
     assert_eq!(rig.dials().len(), 1, "in its time");
 }
+
+#[test]
+fn a_public_node_that_misses_a_pinned_peer_can_be_reached_through_a_relay_too() {
+    // Behind one router that leads nothing back, or where probes get in and others don't.
+    let mut config = Config { pinned: vec![PinnedPeer { peer: peer(1), addresses: vec![] }], ..boot(&[]) };
+    config.nat.external = vec![address("/ip4/45.9.9.9/udp/4001/quic-v1")];
+    let mut rig = Rig::quiet(config);
+    let relay = rig.connected(7, Direction::Outbound, global(7), Origin::Inbound);
+    rig.identified_as(relay, 7, relay_at(7));
+    rig.live(secs(50));
+    assert_eq!(rig.reserves(), [], "it is public");
+    rig.live(secs(15));
+    assert_eq!(rig.reserves().len(), 1);
+    rig.relay_grants(7);
+    let told = |rig: &Rig| rig.last(|action| matches!(action, Action::Advertise { .. }).then(|| action.to_string()));
+    assert!(told(&rig).is_some_and(|(_, action)| action.contains("p2p-circuit")), "{:?}", told(&rig));
+    // Relayed, it is still needed; directly, no more.
+    let relayed = rig.inbound(1, Address::relayed(peer(7)));
+    rig.identified(relayed, 1);
+    rig.take();
+    rig.live(secs(60));
+    let given_back = |rig: &Rig| rig.commands.iter().any(|one| matches!(one.action, Action::Unreserve { .. }));
+    assert!(!given_back(&rig));
+    rig.inbound(1, near(1));
+    rig.live(secs(5));
+    assert!(given_back(&rig));
+}
