@@ -643,3 +643,63 @@ fn direct_fails_relay_is_tried_for_the_user() {
     fail(&mut rig, DialError::TimedOut);
     assert!(answers(&rig).iter().all(|a| a.is_ok()), "{:?}", answers(&rig));
 }
+
+#[test]
+fn a_pinned_peers_only_connection_stays_though_it_was_made_for_a_probe() {
+    let back = |rig: &mut Rig| rig.connected(1, Direction::Inbound, global(1), Origin::Probe(CommandId(9)));
+    let mut rig = Rig::quiet(Config { pinned: vec![PinnedPeer { peer: peer(1), addresses: vec![] }], ..boot(&[]) });
+    let only = back(&mut rig);
+    rig.identified(only, 1);
+    rig.live(secs(60));
+    assert_eq!((rig.closes(), rig.state(1)), (vec![], State::Identified));
+    let own = rig.inbound(1, global(2));
+    rig.live(secs(5));
+    let second = back(&mut rig);
+    rig.live(secs(60));
+    let closed: Vec<ConnectionId> = rig.closes().into_iter().map(|(connection, _)| connection).collect();
+    assert!(closed.contains(&second) && !(closed.contains(&only) && closed.contains(&own)), "{closed:?}");
+}
+
+#[test]
+fn a_relay_that_keeps_no_place_for_a_peer_is_not_asked_again_by_its_other_addresses() {
+    let mut rig = Rig::quiet(Config { pinned: vec![PinnedPeer { peer: peer(1), addresses: vec![] }], ..boot(&[]) });
+    let relay = rig.inbound(7, global(7));
+    rig.identified_as(relay, 7, relay_at(7));
+    let by_tcp = address(&format!("/ip4/45.10.7.1/tcp/4001/p2p/{}/p2p-circuit", peer(7)));
+    rig.take();
+    rig.found(Source::Kademlia, 1, &[circuit(7), by_tcp]);
+    assert_eq!(rig.dials().len(), 1);
+    fail(&mut rig, DialError::Other("the relay keeps no place for the peer".into()));
+    rig.take();
+    rig.pass(secs(3));
+    assert_eq!(rig.dials(), [], "a way that has just failed");
+    rig.pass(secs(4));
+    assert_eq!(rig.dials().len(), 1, "in its time");
+}
+
+#[test]
+fn a_public_node_that_misses_a_pinned_peer_can_be_reached_through_a_relay_too() {
+    // Behind one router that leads nothing back, or where probes get in and others don't.
+    let mut config = Config { pinned: vec![PinnedPeer { peer: peer(1), addresses: vec![] }], ..boot(&[]) };
+    config.nat.external = vec![address("/ip4/45.9.9.9/udp/4001/quic-v1")];
+    let mut rig = Rig::quiet(config);
+    let relay = rig.connected(7, Direction::Outbound, global(7), Origin::Inbound);
+    rig.identified_as(relay, 7, relay_at(7));
+    rig.live(secs(50));
+    assert_eq!(rig.reserves(), [], "it is public");
+    rig.live(secs(15));
+    assert_eq!(rig.reserves().len(), 1);
+    rig.relay_grants(7);
+    let told = |rig: &Rig| rig.last(|action| matches!(action, Action::Advertise { .. }).then(|| action.to_string()));
+    assert!(told(&rig).is_some_and(|(_, action)| action.contains("p2p-circuit")), "{:?}", told(&rig));
+    // Relayed, it is still needed; directly, no more.
+    let relayed = rig.inbound(1, Address::relayed(peer(7)));
+    rig.identified(relayed, 1);
+    rig.take();
+    rig.live(secs(60));
+    let given_back = |rig: &Rig| rig.commands.iter().any(|one| matches!(one.action, Action::Unreserve { .. }));
+    assert!(!given_back(&rig));
+    rig.inbound(1, near(1));
+    rig.live(secs(5));
+    assert!(given_back(&rig));
+}

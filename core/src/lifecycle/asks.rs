@@ -277,7 +277,7 @@ impl PeerLifecycle {
         let slot =
             self.admit(cx, peer, Source::Manual).ok_or_else(|| AskError::Limit("the peer table is full".to_owned()))?;
         if let Some(address) = address {
-            self.peers.at_mut(slot).book.told(Source::Manual, address, cx.now, &cx.config.lifecycle);
+            self.peers.at_mut(slot).book.told(Source::Manual, address, cx.now, &cx.config.lifecycle, |_, _| true);
         }
         Ok(slot)
     }

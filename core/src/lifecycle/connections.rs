@@ -178,7 +178,7 @@ impl PeerLifecycle {
             peer.manual |= source == Source::Manual;
         }
         if let Some(source) = source.filter(|source| is_believable(cx.here, *source, address)) {
-            peer.book.told(source, address, cx.now, &cx.config.lifecycle);
+            peer.book.told(source, address, cx.now, &cx.config.lifecycle, |_, _| true);
         }
         let news = peer.book.get_mut(address).map(|known| {
             let news = !known.proven;

@@ -340,14 +340,15 @@ impl PeerLifecycle {
         for (address, error) in outcomes {
             let peer = self.peers.at_mut(slot);
             let arrival = peer.arrival;
-            let Some(known) = peer.book.get_mut(address) else { continue };
-            known.failed(cx.now, (*error).clone(), &cx.config.lifecycle, cx.seed, arrival);
-            let by_hand = known.sources.by_hand();
+            // Whichever address of a relay was named: what failed is the way through it.
+            for known in peer.book.like_mut(address) {
+                known.failed(cx.now, (*error).clone(), &cx.config.lifecycle, cx.seed, arrival);
+            }
+            let Some(by_hand) = peer.book.get_mut(address).map(|known| known.sources.by_hand()) else { continue };
             if let DialError::WrongPeer(actual) = error {
                 wrong = Some(*actual);
             }
             if matches!(error, DialError::WrongPeer(_) | DialError::OwnIdentity) && !by_hand {
-                known.proven = false;
                 peer.book.remove(address);
             }
         }

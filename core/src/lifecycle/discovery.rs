@@ -31,7 +31,8 @@ impl PeerLifecycle {
         let known = self.peers.at_mut(slot);
         let (mut ignored, mut news) = (cut, false);
         for address in believed {
-            match known.book.told(source, address, cx.now, &cx.config.lifecycle) {
+            let leads = |address: &Address, sources| is_reachable(here, address, sources);
+            match known.book.told(source, address, cx.now, &cx.config.lifecycle, leads) {
                 Told::Again => continue,
                 Told::Known => {}
                 // Whoever has turned us away is where it was.
@@ -142,7 +143,7 @@ impl PeerLifecycle {
                 continue;
             }
             peer.manual |= source == Source::Manual;
-            peer.book.told(source, &told.address, cx.now, &cx.config.lifecycle);
+            peer.book.told(source, &told.address, cx.now, &cx.config.lifecycle, |_, _| true);
             if let Some(known) = peer.book.get_mut(&told.address) {
                 known.proven |= told.proven;
             }

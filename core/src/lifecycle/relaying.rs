@@ -1,14 +1,18 @@
 //! What the peer table knows of relays.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::PeerLifecycle;
 use crate::{
     cx::Cx,
     nat,
     peers::{Lane, Peer, RelayUse, Slot},
-    vocabulary::{Address, ConnectionId, PeerAddress, Reason, Source, Transport},
+    vocabulary::{Address, ConnectionId, PeerAddress, Reason, Source, Time, Transport},
 };
+
+/// A pinned peer that is away for longer may be one that can't reach us, whatever probes have said.
+const MISSED: Duration = Duration::from_secs(60);
 
 impl PeerLifecycle {
     /// Takes over the relays of the settings.
@@ -92,6 +96,17 @@ impl PeerLifecycle {
         for slot in core::mem::take(&mut self.awaiting_relay) {
             self.settle(cx, slot);
         }
+    }
+
+    /// From when on a pinned peer counts as missed, the first one: it is not here for so long, or relayed only. `None`
+    /// while all are directly connected.
+    pub(crate) fn misses_pinned_from(&self) -> Option<Time> {
+        let apart = self.pinned.iter().map(|slot| self.peers.at(*slot));
+        let apart = apart.filter(|peer| !(peer.is_direct() || peer.blocked || peer.held_off));
+        let from = |peer: &Peer| {
+            if peer.is_connected() { Time::ZERO } else { peer.last_seen.unwrap_or(Time::ZERO) + MISSED }
+        };
+        apart.map(from).min()
     }
 
     /// How many relays are held and wanted: the reason for which relays are dialled.

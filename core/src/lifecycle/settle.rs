@@ -144,9 +144,14 @@ impl PeerLifecycle {
             return;
         }
         let stranger = !peer.capabilities().contains(Capabilities::NETWORK) && !peer.is_kept();
+        let probe_is_over = |connection: &Connection| connection.for_probe && connection.since + PROBE <= now;
+        if peer.is_kept() && peer.standing().all(probe_is_over) {
+            // It is all there is to somebody who is wanted: it stays for its own sake.
+            self.peers.at_mut(slot).connections.iter_mut().for_each(|connection| connection.for_probe = false);
+        }
+        let peer = self.peers.at(slot);
         let past_its_purpose = |connection: &Connection| {
-            let probe = connection.for_probe && connection.since + PROBE <= now;
-            probe || (stranger && connection.for_lookup && connection.since + LOOKUP <= now)
+            probe_is_over(connection) || (stranger && connection.for_lookup && connection.since + LOOKUP <= now)
         };
         let overdue: Vec<(ConnectionId, Reason)> = peer
             .standing()

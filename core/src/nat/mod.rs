@@ -30,7 +30,7 @@ use alloc::collections::BTreeSet;
 use crate::{
     cx::Cx,
     lifecycle::PeerLifecycle,
-    vocabulary::{Address, Config, Event, Time},
+    vocabulary::{Address, Config, Event, Reachability, Reason, Role, Time},
 };
 
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,8 @@ pub(crate) struct NatPolicy {
     pub(crate) own: Own,
     pub(crate) relays: Relays,
     pub(crate) punching: Punching,
+    /// When the next pinned peer counts as missed.
+    misses_pinned_at: Option<Time>,
 }
 
 impl NatPolicy {
@@ -59,9 +61,18 @@ impl NatPolicy {
     pub(crate) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
         self.listeners.step(cx);
         self.own.step(cx, lifecycle);
-        self.relays.step(cx, lifecycle, self.own.reachability());
+        let missed = lifecycle.misses_pinned_from().filter(|_| cx.config.role != Role::Server);
+        self.misses_pinned_at = missed.filter(|from| *from > cx.now);
+        // Whoever can be dialled by some can't by all: a probe comes from somebody to whom we have sent, which many routers
+        // let in, and few lead back what comes from inside to an outer address of their own.
+        let missing = || missed.filter(|from| *from <= cx.now).map(|_| Reason::PinnedMissing);
+        let why = match self.own.reachability() {
+            Reachability::Public => missing(),
+            Reachability::Unknown | Reachability::Private => Some(Reason::NotReachable),
+        };
+        self.relays.step(cx, lifecycle, self.own.reachability(), why.as_ref());
         self.punching.step(cx, lifecycle, &self.own);
-        self.own.advertise(cx, self.relays.circuits());
+        self.own.advertise(cx, self.relays.circuits(), why);
     }
 
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
@@ -70,6 +81,7 @@ impl NatPolicy {
             self.own.deadline(config),
             self.relays.deadline(),
             self.punching.deadline(config.nat.punch_timeout),
+            self.misses_pinned_at,
         ];
         parts.into_iter().flatten().min()
     }

@@ -251,9 +251,15 @@ impl Own {
         self.untold = true;
     }
 
-    /// Tells everyone where we can be reached: at our own addresses and, while these may not do, through relays.
-    pub(super) fn advertise<'a>(&mut self, cx: &mut Cx<'_>, circuits: impl Iterator<Item = &'a Address> + Clone) {
-        let relayed = self.reachability() != Reachability::Public;
+    /// Tells everyone where we can be reached: at our own addresses and, while there is a reason why these may not do, through
+    /// relays.
+    pub(super) fn advertise<'a>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        circuits: impl Iterator<Item = &'a Address> + Clone,
+        why: Option<Reason>,
+    ) {
+        let relayed = why.is_some();
         let is_told = |circuit: &Address| self.advertised.contains(circuit) == relayed;
         let told = self.advertised.iter().filter(|address| address.is_relayed()).count();
         let expected = if relayed { circuits.clone().count() } else { 0 };
@@ -261,8 +267,8 @@ impl Own {
             return;
         }
         let mut wanted = self.direct(cx);
-        if relayed {
-            wanted.extend(circuits.map(|circuit| (circuit.clone(), Reason::NotReachable)));
+        if let Some(why) = why {
+            wanted.extend(circuits.map(|circuit| (circuit.clone(), why.clone())));
         }
         let gone: Vec<Address> =
             self.advertised.iter().filter(|address| !wanted.contains_key(*address)).cloned().collect();

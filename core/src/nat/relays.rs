@@ -182,8 +182,15 @@ impl Relays {
     }
 
     /// Does what is due, and brings what is held nearer to what is wanted. Bounded by the connected peers.
-    pub(super) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, reachability: Reachability) {
-        let wanted = wanted(cx, reachability);
+    /// `why`: others need to reach us through relays.
+    pub(super) fn step(
+        &mut self,
+        cx: &mut Cx<'_>,
+        lifecycle: &mut PeerLifecycle,
+        reachability: Reachability,
+        why: Option<&Reason>,
+    ) {
+        let wanted = wanted(cx, reachability, why);
         let due = self.next.is_some_and(|at| at <= cx.now);
         if wanted == self.wanted && !core::mem::take(&mut self.stirred) && !due {
             return;
@@ -539,11 +546,11 @@ impl Relays {
 }
 
 /// How many relays a node needs that is reachable so.
-fn wanted(cx: &Cx<'_>, reachability: Reachability) -> u32 {
+fn wanted(cx: &Cx<'_>, reachability: Reachability, why: Option<&Reason>) -> u32 {
     let config: &Config = cx.config;
     let global = cx.here.interfaces.addresses.iter().any(|own| Scope::of(own.ip).is_global());
     let needed = match reachability {
-        Reachability::Public => false,
+        Reachability::Public => why.is_some(),
         Reachability::Private => true,
         Reachability::Unknown if config.role == Role::Server => false,
         // Without an address on the internet of its own there is a NAT; with one, somebody may yet show that it works.

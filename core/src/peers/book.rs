@@ -128,6 +128,15 @@ impl Book {
         self.known.is_empty()
     }
 
+    /// The addresses that lead through the same relay as this one; itself, if it is direct.
+    pub(crate) fn like_mut<'a>(&'a mut self, address: &'a Address) -> impl Iterator<Item = &'a mut Known> {
+        let relay = address.relay();
+        self.known.iter_mut().filter(move |known| match relay {
+            Some(_) => known.address.relay() == relay,
+            None => known.address == *address,
+        })
+    }
+
     pub(crate) fn get_mut(&mut self, address: &Address) -> Option<&mut Known> {
         self.known.iter_mut().find(|known| known.address == *address)
     }
@@ -136,8 +145,15 @@ impl Book {
         self.known.iter().any(|known| known.sources.contains(source))
     }
 
-    /// `source` says the peer is at `address`.
-    pub(crate) fn told(&mut self, source: Source, address: &Address, now: Time, config: &LifecycleConfig) -> Told {
+    /// `source` says the peer is at `address`. `leads` says whether there is a way to an address from here.
+    pub(crate) fn told(
+        &mut self,
+        source: Source,
+        address: &Address,
+        now: Time,
+        config: &LifecycleConfig,
+        leads: impl Fn(&Address, Sources) -> bool,
+    ) -> Told {
         if let Some(known) = self.get_mut(address) {
             let again = known.sources.contains(source);
             known.sources.add(source);
@@ -147,8 +163,10 @@ impl Book {
         if !Sources::one(source).by_hand() {
             let unproven = |known: &Known| known.sources.contains(source) && !known.proven;
             if self.known.iter().filter(|known| unproven(known)).count() >= usize::from(config.max_unproven) {
-                // Room for news only where an older word has turned out wrong.
-                let Some(worst) = self.worst(|known| unproven(known) && known.failures > 0) else {
+                // Room for news only where an older word has turned out wrong, or leads nowhere from here.
+                let spare = |known: &Known| known.failures > 0 || !leads(&known.address, known.sources);
+                let useful = leads(address, Sources::one(source));
+                let Some(worst) = self.worst(|known| unproven(known) && spare(known)).filter(|_| useful) else {
                     return Told::Ignored;
                 };
                 self.known.swap_remove(worst);
@@ -239,7 +257,8 @@ mod tests {
     fn a_source_has_no_more_than_its_share_and_never_pushes_out_what_is_proven() {
         let config = LifecycleConfig { max_unproven: 3, max_addresses: 5, ..LifecycleConfig::default() };
         let mut book = Book::default();
-        let told = |book: &mut Book, source, port| book.told(source, &address(port), Time::from_secs(1), &config);
+        let told =
+            |book: &mut Book, source, port| book.told(source, &address(port), Time::from_secs(1), &config, |_, _| true);
         assert_eq!(told(&mut book, Source::Kademlia, 1), Told::New);
         book.get_mut(&address(1)).unwrap().succeeded(Time::from_secs(2));
         for port in 2..5 {
@@ -260,10 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn what_leads_nowhere_from_here_makes_room_for_what_does() {
+        let config = LifecycleConfig { max_unproven: 2, ..LifecycleConfig::default() };
+        let mut book = Book::default();
+        let leads = |address: &Address, _: Sources| address.port() > Some(2);
+        let mut told = |port| book.told(Source::Kademlia, &address(port), Time::ZERO, &config, leads);
+        assert_eq!((told(1), told(2)), (Told::New, Told::New), "kept while there is room: that may change");
+        assert_eq!((told(3), told(4), told(5), told(1)), (Told::New, Told::New, Told::Ignored, Told::Ignored));
+    }
+
+    #[test]
     fn waits_grow_with_the_square_of_failures_up_to_a_bound() {
         let config = LifecycleConfig::default();
         let mut book = Book::default();
-        book.told(Source::Manual, &address(1), Time::ZERO, &config);
+        book.told(Source::Manual, &address(1), Time::ZERO, &config, |_, _| true);
         let known = book.get_mut(&address(1)).unwrap();
         let mut waits = [Duration::ZERO; 20];
         for wait in &mut waits {
@@ -279,8 +308,8 @@ mod tests {
     fn what_nobody_vouches_for_goes_unless_it_is_proven() {
         let config = LifecycleConfig::default();
         let mut book = Book::default();
-        book.told(Source::Mdns, &address(1), Time::ZERO, &config);
-        book.told(Source::Mdns, &address(2), Time::ZERO, &config);
+        book.told(Source::Mdns, &address(1), Time::ZERO, &config, |_, _| true);
+        book.told(Source::Mdns, &address(2), Time::ZERO, &config, |_, _| true);
         book.get_mut(&address(2)).unwrap().succeeded(Time::ZERO);
         book.untold(Source::Mdns, &address(1));
         book.untold(Source::Mdns, &address(2));

@@ -198,8 +198,8 @@ pub struct NatConfig {
     pub port_mapping_timeout: Duration,
     /// Relays that are asked first, each with its peer id. Default: none; others are found by themselves.
     pub relays: Vec<PeerAddress>,
-    /// Relays that are held while this node can't be reached directly, in distinct networks; default 2, 0 for none. Each
-    /// keeps a connection or two.
+    /// Relays that are held while this node can't be reached directly, or has missed a pinned peer for a minute (not with
+    /// role server), in distinct networks; default 2, 0 for none. Each keeps a connection or two.
     pub want_relays: u8,
     /// So long after the start, not knowing whether others can reach us is reason enough for a relay; default 5 s.
     pub relay_after: Duration,

@@ -178,6 +178,8 @@ pub enum Reason {
     Reachable,
     /// This node is not known to be reachable from the internet.
     NotReachable,
+    /// A pinned peer is not directly connected: it may be one that can't reach this node's own addresses.
+    PinnedMissing,
     /// One of our own interfaces has this address.
     OwnAddress,
     /// Several independent observers see us there.
@@ -274,6 +276,9 @@ impl fmt::Display for Reason {
             Self::NoServer => f.write_str("it no longer serves the hash table"),
             Self::Reachable => f.write_str("this node can be reached from the internet"),
             Self::NotReachable => f.write_str("this node is not known to be reachable from the internet"),
+            Self::PinnedMissing => f.write_str(
+                "a pinned peer is not directly connected, and may not get through to this node's own addresses",
+            ),
             Self::OwnAddress => f.write_str("an interface of this machine has it"),
             Self::Observed { observers } => write!(f, "{observers} independent peers see this node there"),
             Self::Confirmed => f.write_str("a probe has shown that it leads here"),
