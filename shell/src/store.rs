@@ -310,19 +310,22 @@ impl Writer {
                 ..Todo::default()
             }
         };
-        match self.write(&batch) {
-            Ok(()) => {
-                let mut todo = lock(&self.todo);
-                todo.writing = false;
-                todo.error = None;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "can't write the peer store; trying again");
-                self.put_back(&mut batch, &error);
-            }
+        let failed = self.write(&batch).err();
+        let mut todo = lock(&self.todo);
+        todo.writing = false;
+        todo.error = failed.as_ref().map(ToString::to_string);
+        if let Some(error) = &failed {
+            tracing::warn!(%error, "can't write the peer store; trying again");
+            put_back(&mut todo, &mut batch);
         }
-        // Whoever waits for it waits no longer, also if it failed: the node knows, only the disk does not.
-        for then in batch.then {
+        // Whoever waits for it waits no longer, also if it failed: the node knows, only the disk does not. So do those who
+        // came meanwhile, unless something more has to be written for them.
+        let mut then = batch.then;
+        if failed.is_some() || !todo.urgent {
+            then.append(&mut todo.then);
+        }
+        drop(todo);
+        for then in then {
             then();
         }
     }
@@ -350,19 +353,16 @@ impl Writer {
         }
         transaction.commit()
     }
+}
 
-    /// What could not be written is to be written still, unless newer word came.
-    fn put_back(&self, batch: &mut Todo, error: &rusqlite::Error) {
-        let mut todo = lock(&self.todo);
-        for (peer, stored) in mem::take(&mut batch.peers) {
-            todo.peers.entry(peer).or_insert(stored);
-        }
-        todo.number = todo.number.max(batch.number);
-        todo.writing = false;
-        todo.urgent |= batch.urgent;
-        todo.due = Some(Instant::now() + RETRY);
-        todo.error = Some(error.to_string());
+/// What could not be written is to be written still, unless newer word came.
+fn put_back(todo: &mut Todo, batch: &mut Todo) {
+    for (peer, stored) in mem::take(&mut batch.peers) {
+        todo.peers.entry(peer).or_insert(stored);
     }
+    todo.number = todo.number.max(batch.number);
+    todo.urgent |= batch.urgent;
+    todo.due = Some(Instant::now() + RETRY);
 }
 
 fn replace(transaction: &Transaction<'_>, stored: &StoredPeer) -> rusqlite::Result<()> {
@@ -584,6 +584,20 @@ mod tests {
 
     fn open_store(folder: &Path, unix_time: u64) -> Result<Opened, StoreError> {
         Store::open(folder, unix_time, &Disk::default())
+    }
+
+    #[test]
+    fn who_asks_while_something_is_written_is_told_when_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_store(folder.path(), 0).unwrap().store;
+        for number in 0..300 {
+            store.remember(stored(number, true));
+            // Sometimes before it is taken, sometimes while it is written, sometimes after.
+            std::thread::sleep(Duration::from_micros(u64::from(number)));
+            let (told, hears) = mpsc::channel();
+            store.then(move || told.send(()).unwrap());
+            hears.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
     }
 
     fn reopened(folder: &Path) -> Vec<StoredPeer> {

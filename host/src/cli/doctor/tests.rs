@@ -204,6 +204,8 @@ fn the_clock() {
     says(&facts, "clock", "Unknown: ");
     for synced in [None, Some(true)] {
         facts.clock = Clock { unix: 3_600, synced };
+        says(&facts, "clock", "Problem: the clock stands before 1975: nodes connect by TCP only");
+        facts.clock = Clock { unix: 1_600_000_000, synced };
         says(&facts, "clock", "Problem: the clock is years behind");
     }
 }
