@@ -275,6 +275,24 @@ fn a_relay_with_two_connections_that_ends_is_asked_at_once_when_it_is_back() {
 }
 
 #[test]
+fn however_often_a_relay_was_asked_while_it_ended_a_new_connection_to_it_is_asked_at_once() {
+    let mut rig = node();
+    let quic = meets(&mut rig, 1, 50);
+    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
+    rig.relay_grants(1);
+    rig.tell(Event::Disconnected { connection: quic, peer: peer(1), cause: CloseCause::Remote });
+    for _ in 0..3 {
+        ends(&mut rig, 1, ReserveError::ConnectionLost);
+    }
+    rig.tell(Event::Disconnected { connection: tcp, peer: peer(1), cause: CloseCause::Remote });
+    rig.take();
+    rig.pass(secs(1));
+    // Not dialled for this: a look-up needs it.
+    meets(&mut rig, 1, 50);
+    assert_eq!(asked(&rig), [1]);
+}
+
+#[test]
 fn a_place_is_doubted_when_one_of_two_connections_breaks_and_silence_ends_the_other() {
     let mut rig = node();
     let quic = meets(&mut rig, 1, 50);

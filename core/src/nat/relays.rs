@@ -136,7 +136,15 @@ impl Relays {
                 }
                 self.stirred = true;
             }
-            Event::Connected { .. } | Event::Configured(_) | Event::StoreLoaded { .. } => {
+            Event::Connected { peer, .. } => {
+                // However often it was asked while its connections ended one after the other: this is a new one.
+                let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
+                if let Some(place) = place.filter(|place| place.error == Some(ReserveError::ConnectionLost)) {
+                    place.retry_at = place.retry_at.min(cx.now);
+                }
+                self.stirred = true;
+            }
+            Event::Configured(_) | Event::StoreLoaded { .. } => {
                 self.stirred = true;
             }
             Event::QueryFound { .. } => self.stirred |= self.lacking,
