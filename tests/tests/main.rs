@@ -9,7 +9,6 @@ mod a_pinned_peer_comes_back;
 mod a_router_maps_ports;
 mod a_server_is_reached_however_it_is_written;
 mod builds_need_nothing_special;
-mod clocks_may_be_wrong;
 mod embedded_nodes_take_part;
 mod foreign_peers_traverse_nats;
 mod guests_may_flood;
