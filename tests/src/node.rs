@@ -48,7 +48,6 @@ struct Inner {
     name: String,
     device: Device,
     program: Mutex<String>,
-    clock: Mutex<Option<String>>,
     folder: PathBuf,
     settings: Mutex<Vec<(String, String)>>,
     flags: Mutex<Vec<String>>,
@@ -73,7 +72,6 @@ impl NodeBuilder {
             name: name.to_owned(),
             device: device.clone(),
             program: Mutex::new(std::env::var("LAB_PROGRAM").unwrap_or_else(|_| "kinfolk".to_owned())),
-            clock: Mutex::default(),
             folder,
             settings: Mutex::default(),
             flags: Mutex::default(),
@@ -102,12 +100,6 @@ impl NodeBuilder {
     /// Runs `kinfolk-embedded` in place of `kinfolk`. `LAB_PROGRAM=kinfolk-embedded` does so for all nodes of all tests.
     pub fn embedded(self) -> Self {
         "kinfolk-embedded".clone_into(&mut self.node.inner.program.lock().expect("no panic under the lock"));
-        self
-    }
-
-    /// Its wall clock is wrong, as `faketime` takes it: `1970-01-01 00:10:00`, `+1y`.
-    pub fn clock(self, stands: &str) -> Self {
-        *self.node.inner.clock.lock().expect("no panic under the lock") = Some(stands.to_owned());
         self
     }
 
@@ -442,14 +434,7 @@ impl Node {
     /// Its program, in an environment that says nothing to it.
     fn command(&self) -> Command {
         let program = program(&self.inner.program.lock().expect("no panic under the lock"));
-        let mut command = match &*self.inner.clock.lock().expect("no panic under the lock") {
-            None => Command::new(program),
-            Some(stands) => {
-                let mut command = Command::new("faketime");
-                command.args(["--exclude-monotonic", "-f", stands]).arg(program);
-                command
-            }
-        };
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
             command.env_remove(name);
         }

@@ -117,10 +117,11 @@ impl PeerLifecycle {
     /// The relay that is to see us by both transports, from now on.
     pub(crate) fn set_witness(&mut self, cx: &mut Cx<'_>, witness: Option<Slot>) {
         let before = core::mem::replace(&mut self.witness, witness);
-        if before != witness {
-            for slot in
-                before.into_iter().chain(witness).filter(|slot| self.peers.get(*slot).is_some()).collect::<Vec<_>>()
-            {
+        if before == witness {
+            return;
+        }
+        for slot in before.into_iter().chain(witness) {
+            if self.peers.get(slot).is_some() {
                 self.settle(cx, slot);
             }
         }
