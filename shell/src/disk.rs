@@ -2,7 +2,7 @@
 //! nowhere else.
 //!
 //! It begins when there is something to do and ends when there is nothing more, so that a node at rest has none. Those who
-//! use it are [`Worker`]s: each is called when it was woken, however often that was, and looks for itself what there is to
+//! use it are workers: each is called when it was woken, however often that was, and looks for itself what there is to
 //! do. They take turns. When to wake them is the driver's business, which has the node's one timer.
 
 use std::{
