@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kinfolk_core::{
-    Address, Audience, CommandId, ConnectionId, Event, HeldId, Identity, Node, PeerId, Started, StoredPeer, Time,
-    Transport, ValidConfig,
+    Address, Audience, CommandId, ConnectionId, Deadline, Event, HeldId, Identity, Node, PeerId, Started, StoredPeer,
+    Time, Transport, ValidConfig,
 };
 use smallvec::SmallVec;
 
@@ -68,10 +68,13 @@ pub struct Machine {
     pub(super) asleep_since: Moment,
     pub(super) armed: Moment,
     pub(super) recorded: bool,
+    /// Its core forgets its deadlines of this kind.
+    #[cfg(feature = "museum")]
+    pub(super) forgets: Option<kinfolk_core::DeadlineReason>,
     pub(super) dice: Dice,
     pub(super) requests: u64,
     /// Connections that stand, by number.
-    pub(super) conns: Vec<(u64, Key)>,
+    pub(super) conns: Vec<Standing>,
     pub(super) last_connection: u64,
     pub(super) last_listener: u64,
     pub(super) last_held: u64,
@@ -96,9 +99,12 @@ pub struct Machine {
     pub(super) leases: Vec<super::ports::Lease>,
     pub(super) punches: Vec<Key>,
     pub(super) probes: Vec<Key>,
+    pub(super) questions: Vec<Key>,
     pub(super) logs: super::logs::Logs,
     /// Whether it exchanges logs.
     pub(super) keeps_logs: bool,
+    /// The number of its last record for signal servers, which survives a restart, too.
+    pub(super) record_number: u64,
     /// What survives a restart.
     pub(super) store: BTreeMap<PeerId, StoredPeer>,
 }
@@ -110,6 +116,15 @@ pub(super) struct Listener {
     pub(super) ipv6: bool,
     pub(super) port: u16,
     pub(super) addresses: Vec<Address>,
+}
+
+/// A connection that stands, as one of its ends knows it.
+#[derive(Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) number: u64,
+    pub(super) peer: u32,
+    pub(super) relayed: bool,
+    pub(super) key: Key,
 }
 
 /// A dial of a behaviour that waits for the core.
@@ -143,6 +158,8 @@ impl Machine {
             asleep_since: 0,
             armed: Moment::MAX,
             recorded: false,
+            #[cfg(feature = "museum")]
+            forgets: None,
             dice: Dice::new(seed, index, Purpose::Program),
             requests: 0,
             conns: Vec::new(),
@@ -169,10 +186,20 @@ impl Machine {
             leases: Vec::new(),
             punches: Vec::new(),
             probes: Vec::new(),
+            questions: Vec::new(),
             logs: super::logs::Logs::default(),
             keeps_logs: false,
+            record_number: 0,
             store: BTreeMap::new(),
         }
+    }
+
+    /// When the core wants to be woken.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let deadline = self.core.next_deadline();
+        #[cfg(feature = "museum")]
+        let deadline = deadline.filter(|deadline| self.forgets != Some(deadline.reason));
+        deadline
     }
 
     /// What the node's clock shows.
@@ -222,8 +249,13 @@ impl Machine {
     }
 
     pub(super) fn conn(&self, number: ConnectionId) -> Option<Key> {
-        let at = self.conns.binary_search_by_key(&number.0, |(number, _)| *number).ok()?;
-        Some(self.conns[at].1)
+        let at = self.conns.binary_search_by_key(&number.0, |one| one.number).ok()?;
+        Some(self.conns[at].key)
+    }
+
+    /// Its connections to a peer.
+    pub(super) fn conns_to(&self, peer: u32) -> impl Iterator<Item = &Standing> {
+        self.conns.iter().filter(move |one| one.peer == peer)
     }
 
     pub(super) fn held(&mut self, held: HeldId) -> Option<Held> {
@@ -326,7 +358,7 @@ impl World {
         if !self.machines[node as usize].on {
             return;
         }
-        let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|(_, key)| *key).collect();
+        let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|one| one.key).collect();
         for key in conns {
             self.abandon(key, node, end);
         }
@@ -336,6 +368,7 @@ impl World {
         for key in std::mem::take(&mut self.machines[node as usize].queries) {
             self.queries.remove(key);
         }
+        self.forget_questions(node);
         self.logs_stopped(node);
         self.leave_lan(node);
         self.relay_gone(node);
@@ -384,6 +417,7 @@ impl World {
     /// Forgets what a machine's program has stored.
     pub fn wipe(&mut self, node: u32) {
         self.machines[node as usize].store.clear();
+        self.machines[node as usize].record_number = 0;
         self.logs_lost(node);
     }
 
