@@ -40,6 +40,14 @@ fn unreserved(rig: &Rig) -> usize {
     rig.commands.iter().filter(|command| matches!(command.action, Action::Unreserve { .. })).count()
 }
 
+/// A relay keeps a place, and is connected by both transports.
+fn holds_by_both(rig: &mut Rig) -> [ConnectionId; 2] {
+    let quic = meets(rig, 1, 50);
+    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
+    rig.relay_grants(1);
+    [quic, tcp]
+}
+
 #[test]
 fn two_relays_in_distinct_networks_are_held_and_no_more() {
     let mut rig = node();
@@ -261,9 +269,7 @@ fn a_relay_that_is_gone_is_dialled_at_once_and_asked_when_it_is_back() {
 #[test]
 fn a_relay_with_two_connections_that_ends_is_asked_at_once_when_it_is_back() {
     let mut rig = node();
-    let quic = meets(&mut rig, 1, 50);
-    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
-    rig.relay_grants(1);
+    let [quic, tcp] = holds_by_both(&mut rig);
     rig.live(secs(90));
     for connection in [quic, tcp] {
         rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
@@ -277,9 +283,7 @@ fn a_relay_with_two_connections_that_ends_is_asked_at_once_when_it_is_back() {
 #[test]
 fn however_often_a_relay_was_asked_while_it_ended_a_new_connection_to_it_is_asked_at_once() {
     let mut rig = node();
-    let quic = meets(&mut rig, 1, 50);
-    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
-    rig.relay_grants(1);
+    let [quic, tcp] = holds_by_both(&mut rig);
     rig.tell(Event::Disconnected { connection: quic, peer: peer(1), cause: CloseCause::Remote });
     for _ in 0..3 {
         ends(&mut rig, 1, ReserveError::ConnectionLost);
@@ -295,9 +299,7 @@ fn however_often_a_relay_was_asked_while_it_ended_a_new_connection_to_it_is_aske
 #[test]
 fn a_place_is_doubted_when_one_of_two_connections_breaks_and_silence_ends_the_other() {
     let mut rig = node();
-    let quic = meets(&mut rig, 1, 50);
-    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
-    rig.relay_grants(1);
+    let [quic, tcp] = holds_by_both(&mut rig);
     rig.take();
     let cause = CloseCause::Broken("reset".into());
     rig.tell(Event::Disconnected { connection: tcp, peer: peer(1), cause: cause.clone() });

@@ -20,7 +20,7 @@ use crate::{
     peers::{Peer, RelayUse, Slot},
     view::{Capabilities, RelayView},
     vocabulary::{
-        Action, Address, CircuitLimit, CloseCause, CommandId, Config, ConnectionId, DialError, Event, Notice,
+        Action, Address, CircuitLimit, CloseCause, CommandId, Config, ConnectionId, DialError, Event, Notice, PeerId,
         Reachability, Reason, ReserveError, Role, Scope, Time, network_of,
     },
 };
@@ -128,22 +128,10 @@ impl Relays {
                 }
                 self.stirred = true;
             }
-            Event::Identified { peer, .. } => {
-                // It may have begun to relay only now.
-                let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
-                if let Some(place) = place.filter(|place| place.error == Some(ReserveError::Unsupported)) {
-                    place.retry_at = place.retry_at.min(cx.now);
-                }
-                self.stirred = true;
-            }
-            Event::Connected { peer, .. } => {
-                // However often it was asked while its connections ended one after the other: this is a new one.
-                let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
-                if let Some(place) = place.filter(|place| place.error == Some(ReserveError::ConnectionLost)) {
-                    place.retry_at = place.retry_at.min(cx.now);
-                }
-                self.stirred = true;
-            }
+            // It may have begun to relay only now.
+            Event::Identified { peer, .. } => self.try_anew(cx, lifecycle, peer, &ReserveError::Unsupported),
+            // However often it was asked while its connections ended one after the other: this is a new one.
+            Event::Connected { peer, .. } => self.try_anew(cx, lifecycle, peer, &ReserveError::ConnectionLost),
             Event::Configured(_) | Event::StoreLoaded { .. } => {
                 self.stirred = true;
             }
@@ -265,6 +253,15 @@ impl Relays {
         let held = self.held().filter_map(|(slot, _)| Some((slot, lifecycle.peers.get(slot)?)));
         held.min_by_key(|(slot, peer)| (!peer.relay_by_settings, !peer.bootstrap, peer.member, *slot))
             .map(|(slot, _)| slot)
+    }
+
+    /// What a relay said last may no longer hold: if it was this, the relay need not be waited for.
+    fn try_anew(&mut self, cx: &Cx<'_>, lifecycle: &PeerLifecycle, peer: &PeerId, said: &ReserveError) {
+        let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
+        if let Some(place) = place.filter(|place| place.error.as_ref() == Some(said)) {
+            place.retry_at = place.retry_at.min(cx.now);
+        }
+        self.stirred = true;
     }
 
     /// How many are held, or asked.
