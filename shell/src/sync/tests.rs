@@ -318,6 +318,34 @@ fn too_much_is_refused_before_it_is_stored() {
 }
 
 #[test]
+fn one_author_can_not_take_the_room_of_the_others() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), Keypair::generate_ed25519());
+    let own = PeerId::try_from(key.public().to_peer_id()).unwrap();
+    let small = || SqliteLog::open(folder.path(), true, 0).unwrap().log.with_room(own, 64 << 10).unwrap();
+    let (ada, bob) = (in_memory(), in_memory());
+    let eve = node(&key, small());
+    let (a_kib, everything) = (|count| vec![vec![b'x'; 1_024 - 64]; count], 4_096);
+    block_on(ada.logs.put(a_kib(30))).unwrap();
+    assert_eq!(eve.fetch(&ada, &ada, 0, everything).unwrap().entries, 30);
+    block_on(ada.logs.put(a_kib(5))).unwrap();
+    assert_eq!(eve.fetch(&ada, &ada, 30, everything), Err(SyncError::LogFull));
+    block_on(bob.logs.put(a_kib(16))).unwrap();
+    assert_eq!(eve.fetch(&bob, &bob, 0, everything).unwrap().entries, 16);
+    // What one puts oneself has no such bound, and takes no room from the others; nor does a restart give more.
+    block_on(eve.logs.put(a_kib(100))).unwrap();
+    block_on(eve.logs.close());
+    let eve = node(&key, small());
+    block_on(bob.logs.put(a_kib(2))).unwrap();
+    assert_eq!(eve.fetch(&bob, &bob, 16, everything), Err(SyncError::LogFull));
+    // Nor does a new epoch.
+    let twin = ada.twin();
+    twin.put(0..1);
+    assert_eq!(ada.fetch(&twin, &ada, 0, everything), Err(SyncError::Forked { position: 1 }));
+    assert!(ada.put(0..1).epoch > 0);
+    assert_eq!(eve.fetch(&ada, &ada, 0, everything), Err(SyncError::LogFull));
+}
+
+#[test]
 fn the_core_hears_of_all_logs_first_and_then_of_what_is_put() {
     let ada = in_memory();
     assert_eq!(ada.events(), [Event::SyncHeads { heads: vec![], last: true }]);
