@@ -320,7 +320,7 @@ fn too_much_is_refused_before_it_is_stored() {
 #[test]
 fn one_author_can_not_take_the_room_of_the_others() {
     let (folder, key) = (tempfile::tempdir().unwrap(), Keypair::generate_ed25519());
-    let own = PeerId::try_from(key.public().to_peer_id()).unwrap();
+    let own = peer_to_core(key.public().to_peer_id());
     let small = || SqliteLog::open(folder.path(), true, 0).unwrap().log.with_room(own, 64 << 10).unwrap();
     let (ada, bob) = (in_memory(), in_memory());
     let eve = node(&key, small());
@@ -335,7 +335,7 @@ fn one_author_can_not_take_the_room_of_the_others() {
     block_on(eve.logs.put(a_kib(100))).unwrap();
     block_on(eve.logs.close());
     let eve = node(&key, small());
-    block_on(bob.logs.put(a_kib(2))).unwrap();
+    block_on(bob.logs.put(a_kib(3))).unwrap();
     assert_eq!(eve.fetch(&bob, &bob, 16, everything), Err(SyncError::LogFull));
     // Nor does a new epoch.
     let twin = ada.twin();
