@@ -365,3 +365,19 @@ fn an_exchange_without_answer_is_repeated_less_and_less_often() {
     let retry = |reason: &Reason| matches!(reason, Reason::Retry { attempt: 3 });
     assert!(rig.commands.iter().any(|command| retry(&command.reason)));
 }
+
+#[test]
+fn whoever_had_nothing_for_us_and_asks_now_is_asked_again() {
+    let mut rig = Rig::with_logs(open_to_all(), &[(OWN, 3)]);
+    let connection = rig.partner(1);
+    rig.tell(Event::SyncFailed { sync: rig.talk(1).unwrap(), error: SyncError::Denied });
+    rig.take();
+    rig.live(secs(60));
+    assert_eq!(rig.exchanges(), 0);
+    assert!(rig.sync_view(1).rests_until.is_some());
+
+    rig.says(1, connection, Told::Differs);
+    assert_eq!(rig.exchanges(), 1, "we were pinned there meanwhile");
+    assert_eq!(rig.sync_view(1).rests_until, None);
+    assert_eq!(rig.sync_view(1).last_error, None);
+}
