@@ -136,7 +136,9 @@ impl SqliteLog {
     pub fn with_room(mut self, own: PeerId, bytes: u64) -> Result<Self, LogError> {
         let taken = self
             .connection
-            .query_row("SELECT coalesce(sum(bytes), 0) FROM logs WHERE author != ?1", [own.as_bytes()], |row| count(row, 0))
+            .query_row("SELECT coalesce(sum(bytes), 0) FROM logs WHERE author != ?1", [own.as_bytes()], |row| {
+                count(row, 0)
+            })
             .map_err(failed)?;
         self.room = Some(Room { own, bytes, taken });
         Ok(self)
@@ -228,18 +230,17 @@ impl Log for SqliteLog {
             }
         }
         let id = begin_log(&transaction, log, epoch)?;
-        let append =
-            || -> rusqlite::Result<()> {
-                let mut insert = transaction
-                    .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
-                for entry in entries {
-                    insert.execute(params![row_of(id, entry.position), entry.hash.0, entry.signature, entry.data])?;
-                }
-                transaction
-                    .prepare_cached("UPDATE logs SET position = ?2, hash = ?3, bytes = bytes + ?4 WHERE id = ?1")?
-                    .execute(params![id, number(last.position), last.hash.0, number(bytes)])?;
-                Ok(())
-            };
+        let append = || -> rusqlite::Result<()> {
+            let mut insert = transaction
+                .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
+            for entry in entries {
+                insert.execute(params![row_of(id, entry.position), entry.hash.0, entry.signature, entry.data])?;
+            }
+            transaction
+                .prepare_cached("UPDATE logs SET position = ?2, hash = ?3, bytes = bytes + ?4 WHERE id = ?1")?
+                .execute(params![id, number(last.position), last.hash.0, number(bytes)])?;
+            Ok(())
+        };
         append().and_then(|()| transaction.commit()).map_err(failed)?;
         if let Some(room) = room {
             room.taken += bytes;

@@ -134,6 +134,11 @@ fn forged_entries_change_nothing() {
     let mut none = sent(ada.logs.own, 0, 0, range());
     none.items.clear();
     assert_eq!(store(none), Err(SyncError::Malformed));
+    // A first entry that names one before it, signed by its author all the same: it could not be handed on.
+    let before = EntryHash([1; 32]);
+    let place = chain::Place { log: &ada.logs.own, epoch: 0, since: 0, before };
+    let entries = chain::write(place, &ada.key, vec![vec![7]]).unwrap();
+    assert_eq!(store(sent(ada.logs.own, 0, 0, Range { before, entries, has_more: false })), Err(SyncError::Malformed));
     assert_eq!(bob.head(&ada), Head::default());
     assert!(bob.fetch(&ada, &ada, 0, 10).is_ok());
 }
