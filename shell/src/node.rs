@@ -183,7 +183,7 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
         None => {
             let opened = SqliteLog::open(path, identity.created, clock::unix_secs())?;
             warnings.extend(opened.warning);
-            Box::new(opened.log)
+            Box::new(opened.log.with_room(identity.peer, config.sync.room)?)
         }
     };
     let logs = Logs::start(identity.keypair.clone(), log, &disk)?;

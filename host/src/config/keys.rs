@@ -191,6 +191,7 @@ pub(super) static KEYS: &[Key] = keys! {
     "sync.max_fetches_per_peer" => core.sync.max_fetches_per_peer;
     "sync.max_logs" => core.sync.max_logs;
     "sync.relay_bytes" => core.sync.relay_bytes;
+    "sync.room" => core.sync.room;
     "planner.isolated_after" => core.planner.isolated_after;
     "planner.retry_min" => core.planner.retry_min;
     "planner.retry_max" => core.planner.retry_max;
