@@ -341,10 +341,8 @@ impl Own {
     /// What the NAT does with ports of this family and transport, or did in an earlier run.
     pub(crate) fn mapping(&self, here: &Here, ipv6: bool, transport: Transport) -> Mapping {
         let kind = Kind { ipv6, transport };
-        match self.sightings.mapping(here, kind) {
-            Mapping::Unknown => self.prior.mapping(kind),
-            known => known,
-        }
+        let seen = self.sightings.mapping(here, kind);
+        if seen == Mapping::Unknown { self.prior.mapping(kind) } else { seen }
     }
 
     pub(crate) const fn advertised(&self) -> &BTreeSet<Address> {
