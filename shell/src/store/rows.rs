@@ -75,37 +75,42 @@ pub(super) fn remove(transaction: &Transaction<'_>, peer: &PeerId) -> rusqlite::
 }
 
 fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
-    let mut all: BTreeMap<Vec<u8>, (bool, bool, bool, u64, Vec<StoredAddress>)> = BTreeMap::new();
+    let mut all: BTreeMap<Vec<u8>, StoredPeer> = BTreeMap::new();
+    let mut unread = 0_u32;
     let mut peers = connection.prepare("SELECT peer, pinned, blocked, relay, record FROM peers")?;
     let mut rows = peers.query([])?;
     while let Some(row) = rows.next()? {
+        let id: Vec<u8> = row.get(0)?;
+        let (pinned, blocked, relay) = (row.get(1)?, row.get(2)?, row.get(3)?);
         let record = row.get::<_, i64>(4)?.cast_unsigned();
-        all.insert(row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, record, vec![]));
+        match PeerId::from_bytes(&id) {
+            Ok(peer) => {
+                all.insert(id, StoredPeer { peer, pinned, blocked, relay, record, addresses: vec![] });
+            }
+            Err(_) => unread += 1,
+        }
     }
-    let mut unread = 0_u32;
     let mut addresses =
         connection.prepare("SELECT peer, address, source, proven, last_success FROM addresses ORDER BY peer, place")?;
     let mut rows = addresses.query([])?;
     while let Some(row) = rows.next()? {
         let (id, address, source): (Vec<u8>, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         match (all.get_mut(&id), address.parse(), source_of(&source)) {
-            (Some((.., known)), Ok(address), Some(source)) => {
-                known.push(StoredAddress { address, source, proven: row.get(3)?, last_success: row.get(4)? });
+            (Some(stored), Ok(address), Some(source)) => {
+                stored.addresses.push(StoredAddress {
+                    address,
+                    source,
+                    proven: row.get(3)?,
+                    last_success: row.get(4)?,
+                });
             }
             _ => unread += 1,
-        }
-    }
-    let mut found = Vec::with_capacity(all.len());
-    for (id, (pinned, blocked, relay, record, addresses)) in all {
-        match PeerId::from_bytes(&id) {
-            Ok(peer) => found.push(StoredPeer { peer, pinned, blocked, relay, record, addresses }),
-            Err(_) => unread += 1,
         }
     }
     if unread > 0 {
         tracing::warn!(unread, "rows of the peer store make no sense and are passed over");
     }
-    Ok(found)
+    Ok(all.into_values().collect())
 }
 
 /// Keeps the highest number.
