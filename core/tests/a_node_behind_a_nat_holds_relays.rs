@@ -129,9 +129,11 @@ fn a_relay_of_the_settings_is_dialled_and_asked_before_it_has_introduced_itself(
 #[test]
 fn a_relay_of_an_earlier_run_is_dialled_when_none_is_here() {
     let mut rig = node();
-    let address = kinfolk_core::StoredAddress { address: global(7), source: Source::Store, proven: true };
-    let stored = StoredPeer { peer: peer(7), pinned: false, blocked: false, relay: true, addresses: vec![address] };
-    rig.tell(Event::StoreLoaded { peers: vec![stored], last: true });
+    let address =
+        kinfolk_core::StoredAddress { address: global(7), source: Source::Store, proven: true, last_success: 0 };
+    let stored =
+        StoredPeer { peer: peer(7), pinned: false, blocked: false, relay: true, record: 0, addresses: vec![address] };
+    rig.tell(Event::StoreLoaded { peers: vec![stored], nat: None, last: true });
     let reason = rig.commands.iter().find(|command| matches!(command.action, Action::Dial { .. })).unwrap();
     assert_eq!(reason.reason, Reason::RelayWanted { have: 0, want: 2 });
     rig.dial_succeeds(7);

@@ -124,7 +124,8 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.sync_fetch(id, *connection, (*log, *epoch), *since, *limit);
             }
             Action::SyncCancel { sync, .. } => self.sync_cancel(*sync),
-            Action::SignalQuery { .. }
+            Action::RememberNat(_)
+            | Action::SignalQuery { .. }
             | Action::SignalPublish { .. }
             | Action::SignalCancel { .. }
             | Action::Answer { .. }

@@ -62,6 +62,7 @@ pub use counters::Counters;
 use crate::{
     driver::{Happened, World},
     port_mapping::PortMapping,
+    signal::numbers::Numbers,
     sync::Logs,
 };
 use behaviour::{Behaviour, NetworkKeys, Routed};
@@ -87,6 +88,9 @@ pub struct NetworkSettings {
     pub config: ValidConfig,
     /// What identify calls this program: `kinfolk/0.1.0`.
     pub agent: String,
+    /// Numbers our records in the hash table. By default it begins anew with each network; with a signal client beside it, it
+    /// is the same one.
+    pub numbers: Numbers,
     /// A QUIC connection on which nothing happens sends something after this; default 25 s, below the usual 30 s of UDP
     /// mappings. Each such packet is a wake-up on both sides.
     pub quic_keep_alive: Duration,
@@ -118,6 +122,7 @@ impl NetworkSettings {
         Self {
             config,
             agent: agent.into(),
+            numbers: Numbers::default(),
             quic_keep_alive: Duration::from_secs(25),
             quic_idle: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
@@ -186,8 +191,7 @@ pub struct Network<A: NetworkBehaviour> {
     reservations: Reservations,
     /// Queries of the core under way.
     queries: HashMap<QueryId, Query>,
-    /// The sequence number of our newest record, as far as it is known.
-    last_seq: u64,
+    numbers: Numbers,
     /// Peers that mDNS has found and that the core was told of, each with the number of its addresses.
     by_mdns: HashMap<PeerId, u32>,
     /// Names that a person wrote.
@@ -329,7 +333,7 @@ impl<A: NetworkBehaviour> Network<A> {
             last_listener: 0,
             reservations: Reservations::default(),
             queries: HashMap::new(),
-            last_seq: 0,
+            numbers: settings.numbers,
             by_mdns: HashMap::new(),
             names: HashSet::new(),
             configured_pins: settings.config.pinned.iter().map(|pinned| pinned.peer).collect(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kinfolk_core::{
-    Address, Audience, CommandId, ConnectionId, Event, HeldId, Identity, Node, PeerId, Started, StoredPeer, Time,
-    Transport, ValidConfig,
+    Address, Audience, CommandId, ConnectionId, Event, HeldId, Identity, Node, PeerId, Started, StoredNat, StoredPeer,
+    Time, Transport, ValidConfig,
 };
 use smallvec::SmallVec;
 
@@ -101,6 +101,8 @@ pub struct Machine {
     pub(super) keeps_logs: bool,
     /// What survives a restart.
     pub(super) store: BTreeMap<PeerId, StoredPeer>,
+    /// The same, of the NATs in front of it.
+    pub(super) nat: Option<StoredNat>,
 }
 
 pub(super) struct Listener {
@@ -172,6 +174,7 @@ impl Machine {
             logs: super::logs::Logs::default(),
             keeps_logs: false,
             store: BTreeMap::new(),
+            nat: None,
         }
     }
 
@@ -301,6 +304,7 @@ impl World {
             lives.push(super::Life { began: self.now, recording: Recording::empty(&started) });
         }
         let stored: Vec<StoredPeer> = machine.store.values().cloned().collect();
+        let mut nat = machine.nat.clone();
         self.watch.started(self.now, node);
         self.note_start(node);
         self.tell(node, Event::Started(Box::new(started)));
@@ -308,7 +312,7 @@ impl World {
         let frames: Vec<&[StoredPeer]> = if stored.is_empty() { vec![&[]] } else { stored.chunks(FRAME).collect() };
         let last = frames.len() - 1;
         for (number, frame) in frames.iter().enumerate() {
-            self.say(at, node, Event::StoreLoaded { peers: frame.to_vec(), last: number == last });
+            self.say(at, node, Event::StoreLoaded { peers: frame.to_vec(), nat: nat.take(), last: number == last });
             at += MILLI;
         }
         self.logs_started(node, at + MILLI);
