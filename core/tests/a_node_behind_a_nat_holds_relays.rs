@@ -172,6 +172,27 @@ fn a_reservation_is_renewed_at_half_of_its_time_by_our_own_clock() {
 }
 
 #[test]
+fn a_relays_word_shortens_the_time_to_renewal_within_reason() {
+    // Ten minutes; a second, which would keep us busy; what clocks say that are years apart; and nothing.
+    for (lasts, earliest, latest) in [
+        (Some(secs(600)), 240, 360),
+        (Some(secs(1)), 24, 36),
+        (Some(secs(56 * 365 * 86_400)), 1_440, 2_160),
+        (None, 1_440, 2_160),
+    ] {
+        let mut rig = node();
+        meets(&mut rig, 1, 50);
+        let (reservation, _) = rig.reserves()[0];
+        rig.tell(Event::Reserved { reservation, limit: None, lasts });
+        rig.take();
+        rig.live(secs(earliest));
+        assert_eq!(asked(&rig), [0; 0], "{lasts:?}");
+        rig.live_until(secs(latest - earliest), |rig| !asked(rig).is_empty());
+        assert_eq!(asked(&rig), [1], "{lasts:?}");
+    }
+}
+
+#[test]
 fn what_a_relay_answers_decides_when_it_is_asked_again() {
     let table = [
         (ReserveError::Full, 20, 45),
@@ -363,7 +384,7 @@ fn a_relay_tells_no_addresses_but_its_own_on_the_internet() {
     let mut rig = node();
     meets(&mut rig, 1, 50);
     let (reservation, _) = rig.reserves()[0];
-    rig.tell(Event::Reserved { reservation, limit: None });
+    rig.tell(Event::Reserved { reservation, limit: None, lasts: None });
     for lie in [
         format!("/ip4/192.168.1.1/tcp/80/p2p/{}/p2p-circuit", peer(1)),
         format!("{}/p2p/{}/p2p-circuit", global(3), peer(2)),

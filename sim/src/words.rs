@@ -322,8 +322,9 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
             write!(w, "{} no longer takes {address} for an address of ours", asker(*whose))
         }
         Event::Probed { probe, verdict } => write!(w, "probe {probe} has ended: {verdict}"),
-        Event::Reserved { reservation, limit } => {
+        Event::Reserved { reservation, limit, lasts } => {
             write!(w, "reservation {reservation} is granted")?;
+            lasts.map_or(Ok(()), |lasts| write!(w, " for {}", span(lasts)))?;
             limit.map_or(Ok(()), |limit| circuit_limit(w, limit))
         }
         Event::ReservedAt { reservation, address } => {

@@ -227,6 +227,9 @@ pub enum Event {
         reservation: CommandId,
         /// What the relay allows each circuit to us; `None` for no limit.
         limit: Option<CircuitLimit>,
+        /// How long the relay keeps it from now on, by its wall clock and ours; `None` if one of them is wrong.
+        #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+        lasts: Option<Duration>,
     },
     /// Where the relay says that others reach us through it.
     ReservedAt {

@@ -71,7 +71,7 @@ use kademlia::Query;
 use members::{Members, Services};
 use punch::Punches;
 use reach::{quota::Quota, serving::Terms};
-use relay::{Client, Early, Reservations};
+use relay::Client;
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -188,7 +188,6 @@ pub struct Network<A: NetworkBehaviour> {
     punches: Punches,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
-    reservations: Reservations,
     /// Queries of the core under way.
     queries: HashMap<QueryId, Query>,
     numbers: Numbers,
@@ -260,7 +259,7 @@ impl<A: NetworkBehaviour> Network<A> {
         transport::warm_up();
         let open = Openings::default();
         let transport = transport::internet(&key, &settings, open.clone())?;
-        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let (circuits, relay) = relay::client();
         let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
         Self::build(key, settings, executor, transport, relay, open, app)
     }
@@ -279,7 +278,7 @@ impl<A: NetworkBehaviour> Network<A> {
     ) -> Result<Self, NetworkError> {
         let open = Openings::default();
         let transport = libp2p::Transport::boxed(transport::guarded(transport, open.clone()));
-        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let (circuits, relay) = relay::client();
         let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
         Self::build(key, settings, executor, transport, relay, open, app)
     }
@@ -289,7 +288,7 @@ impl<A: NetworkBehaviour> Network<A> {
         settings: NetworkSettings,
         executor: impl Executor + Send + 'static,
         transport: Boxed<(PeerId, StreamMuxerBox)>,
-        relay: (Client, Early),
+        relay: Client,
         open: Openings,
         app: A,
     ) -> Result<Self, NetworkError> {
@@ -331,7 +330,6 @@ impl<A: NetworkBehaviour> Network<A> {
             punches: Punches::default(),
             listeners: HashMap::new(),
             last_listener: 0,
-            reservations: Reservations::default(),
             queries: HashMap::new(),
             numbers: settings.numbers,
             by_mdns: HashMap::new(),

@@ -214,7 +214,7 @@ pub fn traversal_events() -> Vec<Event> {
     let limit = CircuitLimit { duration: Some(Duration::from_secs(7_200)), bytes: Some(1 << 27) };
     vec![
         Event::Probed { probe: command, verdict: ProbeVerdict::Reachable },
-        Event::Reserved { reservation: command, limit: Some(limit) },
+        Event::Reserved { reservation: command, limit: Some(limit), lasts: None },
         Event::ReservedAt { reservation: command, address: circuit },
         Event::ReservationEnded { reservation: command, error: ReserveError::Full },
         Event::CircuitLimited { connection, limit },
