@@ -62,6 +62,9 @@ pub(crate) struct Here {
     pub(crate) listening: BTreeSet<Address>,
     /// The event that is being handled says that a network was left, not only that one more is there.
     pub(crate) left: bool,
+    /// What the wall clock last said, in seconds since 1970, and when.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) wall_clock: (u64, Time),
 }
 
 /// Commands on their way out.
@@ -105,10 +108,13 @@ impl Here {
         matches!(event, Event::Interfaces(interfaces) if *interfaces == self.interfaces)
     }
 
-    pub(crate) fn absorb(&mut self, event: &Event) {
+    pub(crate) fn absorb(&mut self, now: Time, event: &Event) {
         self.left = false;
+        if let Event::WallClock { unix_time, synced: _ } = event {
+            self.wall_clock = (*unix_time, now);
+        }
         if let Event::Interfaces(interfaces) = event {
-            self.left = has_left(&self.interfaces, interfaces);
+            self.left = has_left(&self.interfaces.addresses, interfaces);
             self.interfaces = interfaces.clone();
         } else if let Event::Listening { address, .. } = event {
             self.listening.insert(address.clone());
@@ -120,6 +126,17 @@ impl Here {
     /// Whether an address lies in a network that this machine is part of.
     pub(crate) fn is_near(&self, ip: IpAddr) -> bool {
         self.interfaces.addresses.iter().any(|own| own.contains(ip) && !Scope::of(own.ip).is_loopback())
+    }
+
+    /// Whether this machine has not left the networks in which it had these addresses.
+    pub(crate) fn is_where(&self, addresses: &[Prefix]) -> bool {
+        !has_left(addresses, &self.interfaces)
+    }
+
+    /// What the wall clock said at that time, right or wrong: for people, and to tell older from newer.
+    pub(crate) fn unix_time(&self, at: Time) -> u64 {
+        let (said, when) = self.wall_clock;
+        said.saturating_add(at.since(when).as_secs()).saturating_sub(when.since(at).as_secs())
     }
 
     pub(crate) fn has_route(&self, ip: IpAddr) -> bool {
@@ -137,13 +154,13 @@ impl Here {
 
 /// Whether an own address is gone with which connections were made. Temporary addresses of IPv6 come and go within a
 /// network that stays.
-fn has_left(before: &Interfaces, now: &Interfaces) -> bool {
+fn has_left(before: &[Prefix], now: &Interfaces) -> bool {
     let lost = |own: &&Prefix| {
         let matters = !matches!(Scope::of(own.ip), Scope::Loopback | Scope::LinkLocal);
         let stays = |other: &Prefix| if own.ip.is_ipv4() { other.ip == own.ip } else { other.contains(own.ip) };
         matters && !now.addresses.iter().any(stays)
     };
-    before.addresses.iter().any(|own| lost(&own))
+    before.iter().any(|own| lost(&own))
 }
 
 /// Why a failure says that packets get through nowhere, rather than that one host said no.

@@ -132,12 +132,12 @@ impl Node {
 
 impl Running {
     fn start(now: Time, started: Started) -> Self {
-        let Started { config, local, seed, unix_time: _, interfaces } = started;
+        let Started { config, local, seed, unix_time, interfaces } = started;
         let mut running = Self {
             config,
             local,
             seed,
-            here: Here { interfaces, ..Here::default() },
+            here: Here { interfaces, wall_clock: (unix_time, now), ..Here::default() },
             out: Out::default(),
             lifecycle: PeerLifecycle::new(seed),
             nat: NatPolicy::default(),
@@ -158,7 +158,7 @@ impl Running {
             self.config = *config;
             self.configure(now);
         } else if !event.is_wake() && !self.here.knows(&event) {
-            self.here.absorb(&event);
+            self.here.absorb(now, &event);
             self.pass(now, &event);
         }
         self.due = Due::Known(self.deadline());

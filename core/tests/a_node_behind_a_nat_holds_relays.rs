@@ -40,6 +40,14 @@ fn unreserved(rig: &Rig) -> usize {
     rig.commands.iter().filter(|command| matches!(command.action, Action::Unreserve { .. })).count()
 }
 
+/// A relay keeps a place, and is connected by both transports.
+fn holds_by_both(rig: &mut Rig) -> [ConnectionId; 2] {
+    let quic = meets(rig, 1, 50);
+    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
+    rig.relay_grants(1);
+    [quic, tcp]
+}
+
 #[test]
 fn two_relays_in_distinct_networks_are_held_and_no_more() {
     let mut rig = node();
@@ -121,9 +129,11 @@ fn a_relay_of_the_settings_is_dialled_and_asked_before_it_has_introduced_itself(
 #[test]
 fn a_relay_of_an_earlier_run_is_dialled_when_none_is_here() {
     let mut rig = node();
-    let address = kinfolk_core::StoredAddress { address: global(7), source: Source::Store, proven: true };
-    let stored = StoredPeer { peer: peer(7), pinned: false, blocked: false, relay: true, addresses: vec![address] };
-    rig.tell(Event::StoreLoaded { peers: vec![stored], last: true });
+    let address =
+        kinfolk_core::StoredAddress { address: global(7), source: Source::Store, proven: true, last_success: 0 };
+    let stored =
+        StoredPeer { peer: peer(7), pinned: false, blocked: false, relay: true, record: 0, addresses: vec![address] };
+    rig.tell(Event::StoreLoaded { peers: vec![stored], nat: None, last: true });
     let reason = rig.commands.iter().find(|command| matches!(command.action, Action::Dial { .. })).unwrap();
     assert_eq!(reason.reason, Reason::RelayWanted { have: 0, want: 2 });
     rig.dial_succeeds(7);
@@ -159,6 +169,27 @@ fn a_reservation_is_renewed_at_half_of_its_time_by_our_own_clock() {
     assert_eq!(unreserved(&rig), 0, "the old place is not given up for the new");
     rig.relay_grants(1);
     assert_eq!(rig.held(), [1]);
+}
+
+#[test]
+fn a_relays_word_shortens_the_time_to_renewal_within_reason() {
+    // Ten minutes; a second, which would keep us busy; what clocks say that are years apart; and nothing.
+    for (lasts, earliest, latest) in [
+        (Some(secs(600)), 240, 360),
+        (Some(secs(1)), 24, 36),
+        (Some(secs(56 * 365 * 86_400)), 1_440, 2_160),
+        (None, 1_440, 2_160),
+    ] {
+        let mut rig = node();
+        meets(&mut rig, 1, 50);
+        let (reservation, _) = rig.reserves()[0];
+        rig.tell(Event::Reserved { reservation, limit: None, lasts });
+        rig.take();
+        rig.live(secs(earliest));
+        assert_eq!(asked(&rig), [0; 0], "{lasts:?}");
+        rig.live_until(secs(latest - earliest), |rig| !asked(rig).is_empty());
+        assert_eq!(asked(&rig), [1], "{lasts:?}");
+    }
 }
 
 #[test]
@@ -261,9 +292,7 @@ fn a_relay_that_is_gone_is_dialled_at_once_and_asked_when_it_is_back() {
 #[test]
 fn a_relay_with_two_connections_that_ends_is_asked_at_once_when_it_is_back() {
     let mut rig = node();
-    let quic = meets(&mut rig, 1, 50);
-    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
-    rig.relay_grants(1);
+    let [quic, tcp] = holds_by_both(&mut rig);
     rig.live(secs(90));
     for connection in [quic, tcp] {
         rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
@@ -277,9 +306,7 @@ fn a_relay_with_two_connections_that_ends_is_asked_at_once_when_it_is_back() {
 #[test]
 fn however_often_a_relay_was_asked_while_it_ended_a_new_connection_to_it_is_asked_at_once() {
     let mut rig = node();
-    let quic = meets(&mut rig, 1, 50);
-    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
-    rig.relay_grants(1);
+    let [quic, tcp] = holds_by_both(&mut rig);
     rig.tell(Event::Disconnected { connection: quic, peer: peer(1), cause: CloseCause::Remote });
     for _ in 0..3 {
         ends(&mut rig, 1, ReserveError::ConnectionLost);
@@ -295,9 +322,7 @@ fn however_often_a_relay_was_asked_while_it_ended_a_new_connection_to_it_is_aske
 #[test]
 fn a_place_is_doubted_when_one_of_two_connections_breaks_and_silence_ends_the_other() {
     let mut rig = node();
-    let quic = meets(&mut rig, 1, 50);
-    let tcp = rig.connected(1, Direction::Outbound, address("/ip4/45.10.1.1/tcp/4001"), Origin::Inbound);
-    rig.relay_grants(1);
+    let [quic, tcp] = holds_by_both(&mut rig);
     rig.take();
     let cause = CloseCause::Broken("reset".into());
     rig.tell(Event::Disconnected { connection: tcp, peer: peer(1), cause: cause.clone() });
@@ -359,7 +384,7 @@ fn a_relay_tells_no_addresses_but_its_own_on_the_internet() {
     let mut rig = node();
     meets(&mut rig, 1, 50);
     let (reservation, _) = rig.reserves()[0];
-    rig.tell(Event::Reserved { reservation, limit: None });
+    rig.tell(Event::Reserved { reservation, limit: None, lasts: None });
     for lie in [
         format!("/ip4/192.168.1.1/tcp/80/p2p/{}/p2p-circuit", peer(1)),
         format!("{}/p2p/{}/p2p-circuit", global(3), peer(2)),

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use kinfolk_core::{
     Action, Address, Ask, Asker, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, HeldId,
-    Identity, Interfaces, ListenError, ListenerId, Node, Notice, Origin, PeerAddress, PeerId, PingError, Prefix,
-    ProbeVerdict, Query, Reachability, Reason, Refusal, RequestId, Scope, SignalError, SignalPeer, SignalServices,
-    Source, StoredAddress, StoredPeer, Time, Transport, network_of, view::State,
+    Identity, Interfaces, ListenError, ListenerId, Mapping, Node, Notice, Origin, PeerAddress, PeerId, PingError,
+    Prefix, ProbeVerdict, Query, Reachability, Reason, Refusal, RequestId, Scope, SignalError, SignalPeer,
+    SignalServices, Source, StoredAddress, StoredMapping, StoredNat, StoredPeer, Time, Transport, network_of,
+    view::State,
 };
 use proptest::{prelude::*, sample::select};
 
@@ -172,6 +173,23 @@ enum Step {
     Pass(u64),
 }
 
+/// Of the network where this machine is, and of others.
+fn nats() -> impl Strategy<Value = StoredNat> {
+    let reachability = select(vec![Reachability::Unknown, Reachability::Public, Reachability::Private]);
+    let mapping = select(vec![Mapping::Unknown, Mapping::None, Mapping::Independent, Mapping::PerDestination]);
+    let mapping = (any::<bool>(), transports(), mapping).prop_map(|(ipv6, transport, mapping)| StoredMapping {
+        ipv6,
+        transport,
+        mapping,
+    });
+    (prop::option::of(interfaces()), reachability, prop::collection::vec(mapping, 0..12)).prop_map(
+        |(interfaces, reachability, mappings)| {
+            let addresses = interfaces.map(|interfaces| interfaces.addresses).unwrap_or_default();
+            StoredNat { addresses, reachability, mappings }
+        },
+    )
+}
+
 fn events() -> impl Strategy<Value = Event> {
     let connection = || (1..40u64).prop_map(ConnectionId);
     let command = || (1..400u64).prop_map(CommandId);
@@ -183,12 +201,15 @@ fn events() -> impl Strategy<Value = Event> {
         2 => (sources(), peers(), lists())
             .prop_map(|(source, peer, addresses)| Event::Lost { source, peer, addresses }),
         1 => addresses().prop_map(|address| Event::OwnIdentitySeen { address }),
-        1 => (peers(), any::<bool>(), any::<bool>(), lists()).prop_map(|(peer, pinned, blocked, addresses)| {
-            let source = Source::Store;
-            let addresses =
-                addresses.into_iter().map(|address| StoredAddress { address, source, proven: true }).collect();
-            Event::StoreLoaded { peers: vec![StoredPeer { peer, pinned, blocked, relay: false, addresses }], last: true }
-        }),
+        1 => (peers(), any::<bool>(), any::<bool>(), 0..4u64, lists(), prop::option::of(nats())).prop_map(
+            |(peer, pinned, blocked, record, addresses, nat)| {
+                let source = Source::Store;
+                let addresses =
+                    addresses.into_iter().map(|address| StoredAddress { address, source, proven: true, last_success: 0 }).collect();
+                let stored = StoredPeer { peer, pinned, blocked, relay: false, record, addresses };
+                Event::StoreLoaded { peers: vec![stored], nat, last: true }
+            }
+        ),
     ];
     let connections = prop_oneof![
         6 => (connection(), peers(), addresses(), any::<bool>(), command()).prop_map(
@@ -237,8 +258,8 @@ fn events() -> impl Strategy<Value = Event> {
     let rest = prop_oneof![
         3 => (1..1_000u64, asks()).prop_map(|(n, ask)| Event::Asked { request: RequestId(n), ask }),
         1 => (peers(), any::<bool>()).prop_map(|(peer, present)| Event::Routed { peer, present }),
-        1 => (command(), prop::collection::vec((peers(), lists()), 0..4))
-            .prop_map(|(query, peers)| Event::QueryFound { query, peers, cut: 0 }),
+        1 => (command(), prop::collection::vec((peers(), lists()), 0..4), prop::option::of(0..4u64))
+            .prop_map(|(query, peers, record)| Event::QueryFound { query, peers, cut: 0, record }),
         1 => (command(), 0..3u32).prop_map(|(query, successes)| Event::QueryEnded { query, successes, failures: 1 }),
         2 => (command(), prop::collection::vec(signalled(), 0..4))
             .prop_map(|(query, peers)| Event::SignalFound { query, peers, cut: 0, backing: None }),
@@ -390,7 +411,7 @@ impl Watch {
             }
             Action::Query(_) => {
                 let peers = vec![(peer(n), vec![global(n)])];
-                self.tell(Event::QueryFound { query: id, peers, cut: 0 });
+                self.tell(Event::QueryFound { query: id, peers, cut: 0, record: None });
                 self.tell(Event::QueryEnded { query: id, successes: u32::from(how > 1), failures: 1 });
             }
             Action::SignalQuery { .. } if how < 3 => {

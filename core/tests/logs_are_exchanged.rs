@@ -215,6 +215,26 @@ fn a_store_that_cannot_follow_is_not_given_more() {
 }
 
 #[test]
+fn a_log_without_room_here_rests_and_the_others_go_on() {
+    let mut rig = Rig::with_logs(open_to_all(), &[]);
+    rig.partner_with(1, &[(7, 500)]);
+    rig.partner_with(2, &[(7, 500)]);
+    let range = rig.ranges()[0];
+    rig.take();
+    rig.broke(range, SyncError::LogFull);
+    assert!(rig.ranges().is_empty(), "nor is the other one asked");
+    assert_eq!(rig.sync_view(1).rests_until, None, "no fault of the peer's");
+    assert_eq!(rig.sync_view(1).last_error, Some(SyncError::LogFull));
+    rig.partner_with(3, &[(7, 500), (8, 500)]);
+    assert_eq!(rig.ranges().iter().map(|range| number(&range.log)).collect::<Vec<_>>(), [8]);
+    rig.take();
+    rig.live(secs(590));
+    assert!(rig.ranges().iter().all(|range| number(&range.log) == 8));
+    rig.live(secs(20));
+    assert!(rig.ranges().iter().any(|range| number(&range.log) == 7), "there may be room by now");
+}
+
+#[test]
 fn relays_that_allow_little_carry_positions_only() {
     let little = CircuitLimit { duration: Some(secs(120)), bytes: Some(1 << 17) };
     let mut rig = Rig::with_logs(open_to_all(), &[(OWN, 3)]);
@@ -344,4 +364,20 @@ fn an_exchange_without_answer_is_repeated_less_and_less_often() {
     assert_eq!(failures, 1, "said once");
     let retry = |reason: &Reason| matches!(reason, Reason::Retry { attempt: 3 });
     assert!(rig.commands.iter().any(|command| retry(&command.reason)));
+}
+
+#[test]
+fn whoever_had_nothing_for_us_and_asks_now_is_asked_again() {
+    let mut rig = Rig::with_logs(open_to_all(), &[(OWN, 3)]);
+    let connection = rig.partner(1);
+    rig.tell(Event::SyncFailed { sync: rig.talk(1).unwrap(), error: SyncError::Denied });
+    rig.take();
+    rig.live(secs(60));
+    assert_eq!(rig.exchanges(), 0);
+    assert!(rig.sync_view(1).rests_until.is_some());
+
+    rig.says(1, connection, Told::Differs);
+    assert_eq!(rig.exchanges(), 1, "we were pinned there meanwhile");
+    assert_eq!(rig.sync_view(1).rests_until, None);
+    assert_eq!(rig.sync_view(1).last_error, None);
 }

@@ -43,7 +43,7 @@ fn queries(rig: &Rig) -> Vec<(CommandId, Query)> {
 
 fn query_ends(rig: &mut Rig, query: CommandId, found: &[(u64, Vec<kinfolk_core::Address>)]) {
     let peers = found.iter().map(|(n, addresses)| (peer(*n), addresses.clone())).collect();
-    rig.tell(Event::QueryFound { query, peers, cut: 0 });
+    rig.tell(Event::QueryFound { query, peers, cut: 0, record: None });
     rig.tell(Event::QueryEnded { query, successes: 1, failures: 0 });
 }
 
@@ -286,11 +286,13 @@ fn nobody_reachable_overrides_back_offs_and_then_gets_slower() {
     rig.tell(Event::StoreLoaded {
         peers: vec![StoredPeer {
             relay: false,
+            record: 0,
             peer: peer(1),
             pinned: false,
             blocked: false,
-            addresses: vec![StoredAddress { address: global(1), source: Source::Store, proven: true }],
+            addresses: vec![StoredAddress { address: global(1), source: Source::Store, proven: true, last_success: 0 }],
         }],
+        nat: None,
         last: true,
     });
     let start = rig.now;

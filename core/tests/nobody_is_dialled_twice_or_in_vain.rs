@@ -79,7 +79,7 @@ fn among(members: u64) -> Rig {
     rig.tell(Event::Routed { peer: peer(1), present: true });
     let query = rig.last(|action| matches!(action, Action::Query(Query::Members)).then_some(())).unwrap().0;
     let peers = (100..100 + members).map(|n| (peer(n), vec![global(n)])).collect();
-    rig.tell(Event::QueryFound { query, peers, cut: 0 });
+    rig.tell(Event::QueryFound { query, peers, cut: 0, record: None });
     rig.tell(Event::QueryEnded { query, successes: 1, failures: 0 });
     rig
 }

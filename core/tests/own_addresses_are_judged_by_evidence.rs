@@ -662,7 +662,7 @@ fn circuits_are_told_while_our_own_addresses_may_not_do() {
     let reserve =
         rig.commands.iter().find(|one| matches!(one.action, Action::Reserve { .. })).expect("a reservation").id;
     let circuit = format!("/ip4/45.10.1.1/udp/4001/quic-v1/p2p/{}/p2p-circuit", peer(1));
-    rig.tell(Event::Reserved { reservation: reserve, limit: None });
+    rig.tell(Event::Reserved { reservation: reserve, limit: None, lasts: None });
     rig.tell(Event::ReservedAt { reservation: reserve, address: address(&circuit) });
     assert!(is_told(&rig, &circuit), "{}", rig.words());
     run(&mut rig, 40, |_, _| ProbeVerdict::Reachable);

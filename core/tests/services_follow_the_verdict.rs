@@ -63,8 +63,8 @@ fn members_are_the_pinned_peers() {
     assert_eq!(said(&mut rig), []);
     ask(&mut rig, 3, Ask::Forget(peer(2)));
     assert_eq!(said(&mut rig), [(2, false)]);
-    let stored = StoredPeer { peer: peer(3), pinned: true, blocked: false, relay: false, addresses: vec![] };
-    rig.tell(Event::StoreLoaded { peers: vec![stored], last: true });
+    let stored = StoredPeer { peer: peer(3), pinned: true, blocked: false, relay: false, record: 0, addresses: vec![] };
+    rig.tell(Event::StoreLoaded { peers: vec![stored], nat: None, last: true });
     assert_eq!(said(&mut rig), [(3, true)]);
     rig.tell(Event::Configured(Box::new(Config { pinned: vec![], ..config }.validate().unwrap())));
     assert_eq!(said(&mut rig), [(1, false)]);

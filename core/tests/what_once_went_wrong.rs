@@ -200,11 +200,13 @@ fn pinned_is_forgotten_after_address_ttl() {
     rig.tell(Event::StoreLoaded {
         peers: vec![StoredPeer {
             relay: false,
+            record: 0,
             peer: peer(1),
             pinned: true,
             blocked: false,
-            addresses: vec![StoredAddress { address: global(1), source: Source::Store, proven: true }],
+            addresses: vec![StoredAddress { address: global(1), source: Source::Store, proven: true, last_success: 0 }],
         }],
+        nat: None,
         last: true,
     });
     for _ in 0..100 {
@@ -223,11 +225,13 @@ fn the_address_of_a_standing_connection_expires_too() {
     rig.tell(Event::StoreLoaded {
         peers: vec![StoredPeer {
             relay: false,
+            record: 0,
             peer: peer(1),
             pinned: true,
             blocked: false,
-            addresses: vec![StoredAddress { address: global(1), source: Source::Store, proven: true }],
+            addresses: vec![StoredAddress { address: global(1), source: Source::Store, proven: true, last_success: 0 }],
         }],
+        nat: None,
         last: true,
     });
     let c = rig.dial_succeeds(1);
@@ -346,7 +350,7 @@ fn bogus_members_starve_publishing() {
             if kind == Query::Members {
                 for chunk in 0..8u64 {
                     let peers = (0..32).map(|n| (peer(10_000 + chunk * 32 + n), vec![])).collect();
-                    rig.tell(Event::QueryFound { query: q, peers, cut: 0 });
+                    rig.tell(Event::QueryFound { query: q, peers, cut: 0, record: None });
                 }
             }
             rig.tell(Event::QueryEnded { query: q, successes: 1, failures: 0 });

@@ -1,7 +1,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use kinfolk_core::{Config, PeerAddress, PinnedPeer, Protocols, Role, ValidConfig};
-use kinfolk_shell::sync::log::Log;
+use kinfolk_shell::{signal::client::Tokens, sync::log::Log};
 use libp2p::{
     identity::Keypair,
     swarm::{NetworkBehaviour, dummy},
@@ -22,6 +22,7 @@ pub struct NodeBuilder<A> {
     place: Option<Place>,
     http: Option<SocketAddr>,
     footprint: Footprint,
+    tokens: Tokens,
     log: Option<Box<dyn Log>>,
     /// The presets' addresses were replaced by the application's.
     listens: bool,
@@ -48,6 +49,7 @@ impl NodeBuilder<NoBehaviour> {
             place: None,
             http: None,
             footprint: Footprint::default(),
+            tokens: Tokens::default(),
             log: None,
             listens: false,
             problems: Vec::new(),
@@ -82,6 +84,7 @@ impl<A> NodeBuilder<A> {
         self.place = Some(Place::Disk(Box::new(settings.host.clone())));
         self.http = settings.host.http_listen;
         self.footprint = settings.host.footprint;
+        self.tokens = settings.host.signal_tokens.clone();
         self.config(settings.config.clone())
     }
 
@@ -164,6 +167,12 @@ impl<A> NodeBuilder<A> {
         self
     }
 
+    /// What signal servers want to be shown ([`Tokens::read`]).
+    pub fn signal_tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
     fn fit(&mut self) {
         self.footprint.apply_power(&mut self.config);
         self.footprint.apply_memory(&mut self.config);
@@ -195,8 +204,8 @@ impl<A> NodeBuilder<A> {
         self,
         behaviour: impl FnOnce(&Keypair) -> B + Send + 'static,
     ) -> NodeBuilder<B> {
-        let Self { config, place, http, footprint, log, listens, problems, app: _ } = self;
-        NodeBuilder { config, place, http, footprint, log, listens, problems, app: Box::new(behaviour) }
+        let Self { config, place, http, footprint, tokens, log, listens, problems, app: _ } = self;
+        NodeBuilder { config, place, http, footprint, tokens, log, listens, problems, app: Box::new(behaviour) }
     }
 }
 
@@ -222,16 +231,14 @@ where
         if self.place.is_none() {
             problems.push("say where the node keeps its identity: `.data_dir(..)`, or `.ephemeral()`".to_owned());
         }
-        match (config, self.place) {
-            (Some(config), Some(Place::Memory)) if problems.is_empty() => {
-                let outside = Outside { host: None, http: self.http, footprint: self.footprint };
-                running::start(config, outside, self.log, self.app).await
-            }
-            (Some(config), Some(Place::Disk(host))) if problems.is_empty() => {
-                let outside = Outside { host: Some(*host), http: self.http, footprint: self.footprint };
-                running::start(config, outside, self.log, self.app).await
-            }
-            _ => Err(StartError::Settings(problems.join("; "))),
-        }
+        let (Some(config), Some(place)) = (config.filter(|_| problems.is_empty()), self.place) else {
+            return Err(StartError::Settings(problems.join("; ")));
+        };
+        let host = match place {
+            Place::Memory => None,
+            Place::Disk(host) => Some(*host),
+        };
+        let outside = Outside { host, http: self.http, footprint: self.footprint, tokens: self.tokens };
+        running::start(config, outside, self.log, self.app).await
     }
 }

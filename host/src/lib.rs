@@ -17,6 +17,7 @@ pub use kinfolk_shell::{
     feed::Fed,
     handle::{Control, EventStream, Handle, NodeGone, RequestError, Told, TraceError},
     network::ids::{peer_to_core, peer_to_libp2p},
+    signal::client::{BadTokens, Tokens},
     sync::{Logs, PutError, ReadError, log},
 };
 pub use libp2p;

@@ -13,6 +13,7 @@ use kinfolk_shell::{
     handle::{EventStream, Handle},
     network::{Network, NetworkError, NetworkSettings},
     node::{self, Folder, NodeSettings, Place},
+    signal::client::Tokens,
     sync::{Logs, log::Log},
     trace::TraceLimits,
 };
@@ -61,6 +62,7 @@ pub(crate) struct Outside {
     pub(crate) host: Option<HostSettings>,
     pub(crate) http: Option<SocketAddr>,
     pub(crate) footprint: Footprint,
+    pub(crate) tokens: Tokens,
 }
 
 pub(crate) async fn start<A>(
@@ -73,8 +75,7 @@ where
     A: NetworkBehaviour + Send,
     A::ToSwarm: Send,
 {
-    let Outside { host, http, footprint } = outside;
-    let tokens = host.as_ref().map(|host| host.signal_tokens.clone()).unwrap_or_default();
+    let Outside { host, http, footprint, tokens } = outside;
     let place = host.map_or(Place::Memory, |host| Place::Folder(folder(host)));
     let Footprint { slack, batch, .. } = footprint;
     let settings =
@@ -87,7 +88,7 @@ where
     let spawn = |task| {
         tokio::spawn(task);
     };
-    let mut settings = NetworkSettings::new(config, AGENT);
+    let mut settings = NetworkSettings { numbers: prepared.numbers(), ..NetworkSettings::new(config, AGENT) };
     footprint.shape(&mut settings);
     let network = Network::new(key, settings, spawn, app)?;
     let logs = prepared.logs().clone();

@@ -1,7 +1,10 @@
-//! How much a doorway answers: `cargo bench -p kinfolk --bench doorway`, with `redis-server` on the path for both backings.
+//! How much a doorway answers: `cargo bench -p kinfolk --bench doorway`, with `redis-server` on the path for both backings, and
+//! `wrk` for a second opinion about reading.
 //!
 //! The doorway runs in a process of its own, on one thread; this one asks over kept connections and measures. First
 //! 100 000 records are published, each with a signature to check; then reading alone, publishing alone, and nine to one.
+//! Beside what came in a second stands what came in a second of the doorway's own CPU time: that is the same on a machine
+//! that does other things as well.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that cannot go on fails, and prints")]
 
 use std::{
@@ -48,9 +51,9 @@ fn serve(keep: &str) {
         Some(_) => Keep::Redis(keep.to_owned()),
         None => Keep::Folder(keep.into()),
     };
-    let settings = DoorwaySettings::new(([127, 0, 0, 1], 0).into(), vec!["elohim".to_owned()], keep);
-    let settings =
-        DoorwaySettings { reads: 0, writes: 0, records: 1_000_000, records_per_prefix: 1_000_000, ..settings };
+    let mut settings = DoorwaySettings::new(([127, 0, 0, 1], 0).into(), vec!["elohim".to_owned()], keep);
+    let rules = &mut settings.rules;
+    (rules.reads, rules.writes, rules.records, rules.records_per_prefix) = (0, 0, 1_000_000, 1_000_000);
     runtime.block_on(async {
         let doorway = Doorway::open(settings).await.unwrap();
         println!("{}", doorway.address());
@@ -74,6 +77,15 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self { child, address: line.trim().to_owned() }
+    }
+
+    /// CPU time that it has used, in all its threads.
+    fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+        // Linux counts hundredths of a second for programs, whatever it does inside.
+        Duration::from_millis(ticks * 10)
     }
 }
 
@@ -112,15 +124,48 @@ fn measure(name: &str, keep: &str, peers: &[Keypair], redis: Option<u32>) {
     println!("\n{name}, {} records, {CONNECTIONS} connections", peers.len());
 
     let before = resident(holder);
-    let filled = runtime.block_on(load(&server.address, Arc::clone(&first), None));
+    let filled = runtime.block_on(load(&server, first, None));
     filled.tell("published (new)");
     let per_record = resident(holder).saturating_sub(before) as f64 / peers.len() as f64;
     println!("  memory per record: {per_record:.0} bytes (resident{})", redis.map_or("", |_| ", of redis-server"));
 
-    runtime.block_on(load(&server.address, Arc::clone(&gets), Some(FOR))).tell("GET");
-    runtime.block_on(load(&server.address, second, None)).tell("PUT (replacing)");
+    let measure = |requests, time| runtime.block_on(load(&server, requests, time));
+    measure(Arc::clone(&gets), Some(FOR)).tell("GET");
+    with_wrk(&server, peers);
+    measure(second, None).tell("PUT (replacing)");
     let mixed = (0..peers.len()).map(|at| if at % 10 == 0 { third[at].clone() } else { gets[at].clone() });
-    runtime.block_on(load(&server.address, Arc::new(mixed.collect()), Some(FOR))).tell("90 % GET, 10 % PUT");
+    measure(Arc::new(mixed.collect()), Some(FOR)).tell("90 % GET, 10 % PUT");
+}
+
+/// Reading, as wrk sees it.
+fn with_wrk(server: &Server, peers: &[Keypair]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (paths, script) = (folder.path().join("paths"), folder.path().join("script.lua"));
+    let lines: String = peers.iter().map(|key| format!("/signal/{}\n", key.public().to_peer_id())).collect();
+    std::fs::write(&paths, lines).unwrap();
+    let lua = format!(
+        "local paths, at = {{}}, 0\n\
+         for path in io.lines({:?}) do paths[#paths + 1] = path end\n\
+         request = function() at = (at + 7919) % #paths; return wrk.format('GET', paths[at + 1]) end\n",
+        paths.display().to_string()
+    );
+    std::fs::write(&script, lua).unwrap();
+    let mut command = Command::new("wrk");
+    command.args(["--threads", "1", "--latency", "--connections", &CONNECTIONS.to_string()]);
+    command.args(["--duration", &format!("{}s", FOR.as_secs()), "--script"]).arg(&script);
+    let before = server.cpu();
+    match command.arg(format!("http://{}", server.address)).output() {
+        Ok(output) => {
+            let (text, cpu) = (String::from_utf8(output.stdout).unwrap(), server.cpu() - before);
+            let line = |name| text.lines().find_map(|line| Some(line.trim().strip_prefix(name)?.trim())).unwrap_or("?");
+            let asked: f64 =
+                text.lines().find_map(|line| line.trim().split_once(" requests in")?.0.parse().ok()).unwrap();
+            let per_cpu = asked / cpu.as_secs_f64();
+            assert!(!text.contains("Non-2xx"), "{text}");
+            println!("  GET, by wrk: {}/s ({per_cpu:.0} per CPU-second), p99 {}", line("Requests/sec:"), line("99%"));
+        }
+        Err(error) => println!("  GET, by wrk: not measured, wrk does not start: {error}"),
+    }
 }
 
 /// What a peer behind a NAT publishes: two addresses through relays, and one of its own.
@@ -146,23 +191,32 @@ fn get(peer: &PeerId) -> Vec<u8> {
 
 struct Measured {
     took: Duration,
+    /// Of the doorway.
+    cpu: Duration,
     times: Vec<Duration>,
 }
 
 impl Measured {
     fn tell(&self, what: &str) {
         let at = |part: f64| self.times[((self.times.len() - 1) as f64 * part) as usize].as_micros();
-        let rate = self.times.len() as f64 / self.took.as_secs_f64();
-        println!("  {what}: {rate:.0}/s, p50 {} µs, p99 {} µs, p99.9 {} µs", at(0.5), at(0.99), at(0.999));
+        let rate = |time: Duration| self.times.len() as f64 / time.as_secs_f64();
+        println!(
+            "  {what}: {:.0}/s ({:.0} per CPU-second), p50 {} µs, p99 {} µs, p99.9 {} µs",
+            rate(self.took),
+            rate(self.cpu),
+            at(0.5),
+            at(0.99),
+            at(0.999)
+        );
     }
 }
 
 /// Sends all requests once, or, for a time, again and again in a scattered order.
-async fn load(address: &str, requests: Arc<Vec<Vec<u8>>>, time: Option<Duration>) -> Measured {
-    let (next, begun) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+async fn load(server: &Server, requests: Arc<Vec<Vec<u8>>>, time: Option<Duration>) -> Measured {
+    let (next, begun, cpu) = (Arc::new(AtomicUsize::new(0)), Instant::now(), server.cpu());
     let tasks: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let (address, requests, next) = (address.to_owned(), Arc::clone(&requests), Arc::clone(&next));
+            let (address, requests, next) = (server.address.clone(), Arc::clone(&requests), Arc::clone(&next));
             tokio::spawn(async move {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 stream.set_nodelay(true).unwrap();
@@ -188,7 +242,7 @@ async fn load(address: &str, requests: Arc<Vec<Vec<u8>>>, time: Option<Duration>
     }
     let took = begun.elapsed();
     times.sort_unstable();
-    Measured { took, times }
+    Measured { took, cpu: server.cpu() - cpu, times }
 }
 
 /// Reads one answer, which must be a good one; or, when replaced records are sent again, that they are there.

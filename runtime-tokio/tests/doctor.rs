@@ -117,6 +117,19 @@ fn a_server_that_never_answers_does_not_hold_it_up() {
 }
 
 #[test]
+fn a_signal_server_that_wants_a_token_is_shown_it() {
+    let (home, home_d) = (Home::new(), Home::new());
+    std::fs::write(home_d.path().join("tokens"), "elohim read 0123456789abcdef\n").unwrap();
+    let mut doorway = UpNode::run(&home_d, &["doorway", "--json", "--listen", "127.0.0.1:0", "--tokens", "tokens"]);
+    let server = format!("http://{}", doorway.wait_for("started")["detail"]["http"].as_str().unwrap());
+    let (verdict, text) = finding(&doctor(&home, &format!("--signal {server}")), "signal");
+    assert!(verdict == "problem" && text.contains("needs a token"), "{text}");
+    std::fs::write(home.path().join("tokens"), format!("{server} 0123456789abcdef\n")).unwrap();
+    let (verdict, text) = finding(&doctor(&home, &format!("--signal {server} --set signal.tokens=tokens")), "signal");
+    assert!(verdict == "ok" && text.contains("the signal server answers"), "{text}");
+}
+
+#[test]
 fn beside_a_running_node_that_one_is_asked_and_left_alone() {
     let (home, home_s) = (Home::new(), Home::new());
     let server = server(&home_s);

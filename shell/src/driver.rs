@@ -417,6 +417,11 @@ impl<W: World> Driver<W> {
                     store.remember(stored.clone());
                 }
             }
+            Action::RememberNat(nat) => {
+                if let Some(store) = &self.store {
+                    store.remember_nat(nat.clone());
+                }
+            }
             Action::Forget { peer } => {
                 if let Some(store) = &self.store {
                     store.forget(*peer);

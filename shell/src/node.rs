@@ -17,7 +17,7 @@ use futures::{
     stream,
 };
 use futures_timer::Delay;
-use kinfolk_core::{Interfaces, PeerId, Started, StoredPeer, ValidConfig};
+use kinfolk_core::{Interfaces, PeerId, Started, ValidConfig};
 
 use crate::{
     api::{
@@ -32,8 +32,11 @@ use crate::{
     handle::Handle,
     identity::{Identity, IdentityError},
     interfaces,
-    signal::client::{Client as SignalClient, Numbers, Tokens},
-    store::{self, Opened, Store, StoreError},
+    signal::{
+        client::{Client as SignalClient, Tokens},
+        numbers::Numbers,
+    },
+    store::{Remembered, Store, StoreError},
     sync::{
         Logs,
         log::{Log, LogError},
@@ -121,6 +124,7 @@ pub struct Prepared {
     interfaces: Interfaces,
     logs: Logs,
     tokens: Tokens,
+    numbers: Numbers,
     on_disk: Option<OnDisk>,
     operator: Option<Operator>,
     slack: Duration,
@@ -130,8 +134,7 @@ pub struct Prepared {
 struct OnDisk {
     data_dir: DataDir,
     store: Store,
-    peers: Vec<StoredPeer>,
-    number: u64,
+    remembered: Remembered,
     recorder: Option<Recorder>,
     api: Api,
 }
@@ -169,8 +172,20 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
             None => Box::new(SqliteLog::in_memory()?),
         };
         let logs = Logs::start(identity.keypair.clone(), log, &disk)?;
-        let (warnings, on_disk) = (vec![], None);
-        return Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator, slack });
+        let (warnings, numbers, on_disk) = (vec![], Numbers::default(), None);
+        return Ok(Prepared {
+            identity,
+            warnings,
+            config,
+            agent,
+            interfaces,
+            logs,
+            tokens,
+            numbers,
+            on_disk,
+            operator,
+            slack,
+        });
     };
     let data_dir = DataDir::open(folder.path)?;
     let operator = http.map(Operator::listen).transpose()?;
@@ -183,7 +198,7 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
         None => {
             let opened = SqliteLog::open(path, identity.created, clock::unix_secs())?;
             warnings.extend(opened.warning);
-            Box::new(opened.log)
+            Box::new(opened.log.with_room(identity.peer, config.sync.room)?)
         }
     };
     let logs = Logs::start(identity.keypair.clone(), log, &disk)?;
@@ -194,9 +209,9 @@ pub fn prepare(settings: NodeSettings) -> Result<Prepared, StartError> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let Opened { peers, number, .. } = opened;
-    let on_disk = Some(OnDisk { store, peers, number, recorder, api, data_dir });
-    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, on_disk, operator, slack })
+    let numbers = Numbers::after(opened.number, store.number_keeper());
+    let on_disk = Some(OnDisk { store, remembered: opened.remembered, recorder, api, data_dir });
+    Ok(Prepared { identity, warnings, config, agent, interfaces, logs, tokens, numbers, on_disk, operator, slack })
 }
 
 /// A node that can't record still is a node.
@@ -227,6 +242,11 @@ impl Prepared {
         &self.logs
     }
 
+    /// Numbers our records, in the signal client; a world that publishes some as well needs the same.
+    pub fn numbers(&self) -> Numbers {
+        self.numbers.clone()
+    }
+
     /// Joins it with its world: the node's life, which is to be spawned, the way to it, and what the application's
     /// behaviour says.
     ///
@@ -242,19 +262,15 @@ impl Prepared {
             unix_time: clock::unix_secs(),
             interfaces: self.interfaces.clone(),
         };
-        let (store, peers, number, recorder, data_dir, api) = match self.on_disk {
-            Some(OnDisk { data_dir, store, peers, number, recorder, api }) => {
-                (Some(store), peers, number, recorder, Some(data_dir), Some(api))
+        let (store, remembered, recorder, data_dir, api) = match self.on_disk {
+            Some(OnDisk { data_dir, store, remembered, recorder, api }) => {
+                (Some(store), remembered, recorder, Some(data_dir), Some(api))
             }
-            None => (None, vec![], 0, None, None, None),
-        };
-        let numbers = match &store {
-            Some(store) => Numbers::after(number, store.number_keeper()),
-            None => Numbers::after(number, |_| {}),
+            None => (None, Remembered::default(), None, None, None),
         };
         let key = self.identity.keypair.clone();
-        let signal = SignalClient::new(key, network, self.agent.clone(), self.tokens, numbers);
-        let remembered = stream::iter(store::frames(peers));
+        let signal = SignalClient::new(key, network, self.agent.clone(), self.tokens, self.numbers);
+        let remembered = stream::iter(remembered.frames());
         let (stop, stopped) = oneshot::channel::<()>();
         // Either end of it means to stop.
         let stopped = stopped.map(|_| ()).shared();

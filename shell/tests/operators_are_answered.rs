@@ -268,7 +268,7 @@ async fn figures_move_with_what_happens() {
     let address = || "/ip4/192.0.2.7/tcp/1".parse().unwrap();
     tell(Event::InboundFailed { address: address(), peer: None, error: DialError::Handshake, count: 3 });
     tell(Event::Probed { probe: CommandId(7), verdict: ProbeVerdict::Unproven });
-    tell(Event::Reserved { reservation: CommandId(8), limit: None });
+    tell(Event::Reserved { reservation: CommandId(8), limit: None, lasts: None });
     tell(Event::ReservationEnded { reservation: CommandId(8), error: ReserveError::Other("words".into()) });
     // Dials that are not ours count for nothing.
     tell(Event::DialFailed { dial: CommandId(4_000), failures: vec![], error: DialError::TimedOut });

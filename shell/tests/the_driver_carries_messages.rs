@@ -18,7 +18,7 @@ use kinfolk_shell::{
     driver::{Driver, Happened, MAX_APP_EVENTS, Setup},
     feed::{Fed, Feed},
     handle::{Handle, MAX_EVENTS, NodeGone, RequestError},
-    store::{self, Store},
+    store::Store,
     trace::{Recorder, TraceLimits},
 };
 
@@ -239,7 +239,7 @@ fn what_was_said_by_hand_survives() {
     let folder = tempfile::tempdir().unwrap();
     let with_store = || {
         let opened = Store::open(folder.path(), 0, &Disk::default()).unwrap();
-        let inputs = stream::iter(store::frames(opened.peers)).boxed();
+        let inputs = stream::iter(opened.remembered.frames()).boxed();
         Setup { store: Some(opened.store), inputs, ..setup(config()) }
     };
     let path = folder.path().to_owned();
@@ -254,7 +254,7 @@ fn what_was_said_by_hand_survives() {
             let entry = entry.unwrap();
             std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
-        let peers = Store::open(copy.path(), 0, &Disk::default()).unwrap().peers;
+        let peers = Store::open(copy.path(), 0, &Disk::default()).unwrap().remembered.peers;
         let find = |who: u32| peers.iter().find(|stored: &&StoredPeer| stored.peer == peer(who));
         assert!(find(1).is_some_and(|stored| stored.pinned), "{peers:?}");
         assert!(find(2).is_some_and(|stored| stored.blocked), "{peers:?}");

@@ -227,7 +227,7 @@ fn on_smol(executor: &Rc<smol::LocalExecutor<'static>>, listen: Option<&str>) ->
         agent: AGENT.into(),
         data_dir: None,
         clock: Clock::start(),
-        inputs: stream::iter([Event::StoreLoaded { peers: vec![], last: true }]).boxed(),
+        inputs: stream::iter([Event::StoreLoaded { peers: vec![], nat: None, last: true }]).boxed(),
         store: None,
         recorder: None,
         logs: None,

@@ -146,7 +146,7 @@ impl Day {
             server_back: Time::ZERO,
         };
         day.follow(Time::ZERO, commands);
-        day.plan(Time::ZERO + SOON, Happening::Told(Event::StoreLoaded { peers: vec![], last: true }));
+        day.plan(Time::ZERO + SOON, Happening::Told(Event::StoreLoaded { peers: vec![], nat: None, last: true }));
         day.plan(Time::ZERO + HOUR, Happening::Hour);
         for number in HOME {
             day.plan(Time::from_secs(number.into()), Happening::Refresh(number));
@@ -262,7 +262,10 @@ impl Day {
                 Action::Query(query) => {
                     if !matches!(query, Query::Join | Query::Publish { .. } | Query::Record { .. }) {
                         let peers = vec![(peer(SERVER), vec![address(SERVER)])];
-                        self.plan(at + SOON, Happening::Told(Event::QueryFound { query: id, peers, cut: 0 }));
+                        self.plan(
+                            at + SOON,
+                            Happening::Told(Event::QueryFound { query: id, peers, cut: 0, record: None }),
+                        );
                     }
                     Event::QueryEnded { query: id, successes: 1, failures: 0 }
                 }

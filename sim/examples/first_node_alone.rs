@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             node.tell(Time::from_nanos(2_000_000), event)?;
         }
     }
-    node.tell(Time::from_nanos(3_000_000), Event::StoreLoaded { peers: vec![], last: true })?;
+    node.tell(Time::from_nanos(3_000_000), Event::StoreLoaded { peers: vec![], nat: None, last: true })?;
     node.tell(Time::from_nanos(5_000_000), Event::WallClock { unix_time: UNIX_TIME, synced: true })?;
     node.rest_until(Time::from_secs(300))?;
     node.segment(SegmentReason::Rotation, 0);

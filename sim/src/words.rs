@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 
 use kinfolk_core::{
     Action, Address, Answer, Ask, Asker, CircuitLimit, Command, Event, Interfaces, Mapping, Origin, PeerId, PingError,
-    Prefix, Query, Role, SignalPeer, SignalServices, StoredPeer, Told, ValidConfig,
+    Prefix, Query, Role, SignalPeer, SignalServices, StoredMapping, StoredPeer, Told, ValidConfig,
 };
 
 pub use kinds::{COMMANDS, EVENTS, NOTICES, command_kind, dial_error_kind, event_kind, notice_kind};
@@ -76,6 +76,7 @@ pub fn command(command: &Command) -> String {
             | Action::SyncFetch { .. }
             | Action::SyncCancel { .. }
             | Action::Remember(_)
+            | Action::RememberNat(_)
             | Action::Forget { .. }
             | Action::Answer { .. }
             | Action::Tell(_) => {}
@@ -213,9 +214,17 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
             w.write_str("told new settings: ")?;
             settings(w, config)
         }
-        Event::StoreLoaded { peers, last } => {
+        Event::StoreLoaded { peers, nat, last } => {
             write!(w, "the store remembers {}", count(peers.len() as u64, "peer", "peers"))?;
             some(w, ": ", peers.iter().map(Stored))?;
+            if let Some(nat) = nat {
+                write!(w, "; then {}", nat.reachability)?;
+                let told = |kind: &StoredMapping| {
+                    let family = if kind.ipv6 { "IPv6" } else { "IPv4" };
+                    format!("{family} by {}: {}", kind.transport, kind.mapping)
+                };
+                some(w, ", NAT for ", nat.mappings.iter().map(told))?;
+            }
             w.write_str(if *last { "; that was all" } else { "; more follow" })
         }
         Event::Asked { request, ask: asked } => {
@@ -313,8 +322,9 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
             write!(w, "{} no longer takes {address} for an address of ours", asker(*whose))
         }
         Event::Probed { probe, verdict } => write!(w, "probe {probe} has ended: {verdict}"),
-        Event::Reserved { reservation, limit } => {
+        Event::Reserved { reservation, limit, lasts } => {
             write!(w, "reservation {reservation} is granted")?;
+            lasts.map_or(Ok(()), |lasts| write!(w, " for {}", span(lasts)))?;
             limit.map_or(Ok(()), |limit| circuit_limit(w, limit))
         }
         Event::ReservedAt { reservation, address } => {
@@ -353,9 +363,10 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
         Event::PortUnmapped { transport } => write!(w, "the router lets nothing lead to our {transport} port"),
         Event::Routed { peer, present: true } => write!(w, "{peer} is in the routing table now"),
         Event::Routed { peer, present: false } => write!(w, "{peer} is no longer in the routing table"),
-        Event::QueryFound { query, peers, cut } => {
+        Event::QueryFound { query, peers, cut, record } => {
             write!(w, "query {query} found {}", count(peers.len() as u64, "peer", "peers"))?;
             some(w, ": ", peers.iter().map(|(peer, found)| format!("{peer} ({})", addresses(found.len()))))?;
+            record.map_or(Ok(()), |record| write!(w, ", by its record {record}"))?;
             more(w, *cut)
         }
         Event::QueryEnded { query, successes, failures } => {

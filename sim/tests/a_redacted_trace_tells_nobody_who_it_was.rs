@@ -14,7 +14,7 @@ use std::{
 
 use kinfolk_core::{
     Action, Address, Ask, Asker, CloseCause, Config, ConnectionId, DialError, Direction, Event, Identity, Origin,
-    PeerAddress, PeerId, RequestId, Scope, Source, Started, Time,
+    PeerAddress, PeerId, RequestId, Scope, SignalError, Source, Started, Time,
     trace::{Frame, SegmentReason},
 };
 use kinfolk_sim::{
@@ -228,6 +228,29 @@ fn a_network_that_is_called_like_a_host_is_renamed_with_it() {
     redact(&from, &to).unwrap();
     let new = fs::read_to_string(&to).unwrap();
     assert!(!new.contains("elohim.example"));
+}
+
+#[test]
+fn signal_servers_are_renamed_wherever_they_stand() {
+    let files = Files::new();
+    let mut config = Config::desktop();
+    let servers = ["https://doorway.smith.example:8443/village/signal", "http://45.10.20.30:4080", "http://nas/signal"];
+    config.signal.servers = servers.map(String::from).into();
+    let started = Started { config: config.validate().unwrap(), ..common::started() };
+    let (mut recording, commands) = Recording::start(started);
+    let query = commands.iter().find(|command| matches!(command.action, Action::SignalQuery { .. })).unwrap().id;
+    let reason = "it is at https://other.smith.example/village/signal now; put that into the settings".to_owned();
+    let error = SignalError::Refused { reason, retry_after: None };
+    recording.tell(Time::from_secs(1), Event::SignalFailed { command: query, error }).unwrap();
+    recording.rest_until(Time::from_secs(60)).unwrap();
+    recording.segment(SegmentReason::Rotation, 0);
+    let (_, old, new) = files.redacted(&recording);
+    for name in ["smith", "village", "45.10.20.30", "//nas"] {
+        assert!(old.contains(name) && !new.contains(name), "{name}: {new}");
+    }
+    for kept in [":8443/", ":4080", "/signal"] {
+        assert_eq!(old.matches(kept).count(), new.matches(kept).count(), "{kept}");
+    }
 }
 
 #[test]

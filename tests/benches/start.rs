@@ -1,6 +1,6 @@
 //! How long it takes from the start of a `kinfolk` process to its first connection, in networks of its own: to a
-//! bootstrap server in another public network, by QUIC and by TCP; and by mDNS to another node at home, which runs already
-//! or is started at the same moment.
+//! bootstrap server in another public network, by QUIC and by TCP; to a server of which only a doorway's name is known; and by
+//! mDNS to another node at home, which runs already or is started at the same moment.
 //!
 //! Each repetition is a first start: with a new data folder, so that making the identity and the store is in it. The time
 //! goes from just before the process is made to the `peer_connected` line of `kinfolk up --json`, by the clock of the
@@ -19,7 +19,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kinfolk_core::{Health, PeerId};
-use kinfolk_tests::{Node, NodeBuilder, Site, World};
+use kinfolk_tests::{Node, NodeBuilder, Side, Site, World};
 use serde_json::Value;
 
 const REPETITIONS: usize = 15;
@@ -37,6 +37,7 @@ fn main() {
         for (name, transport, address) in [("QUIC", "quic", "udp/4001/quic-v1"), ("TCP", "tcp", "tcp/4001")] {
             print(&format!("the bootstrap server, by {name}"), bootstrap(transport, address).await);
         }
+        print("a server that a doorway tells of", doorway().await);
         print("one at home that runs already, by mDNS", home_runs().await);
         print("one at home that is started, too, by mDNS", home_at_once().await);
     });
@@ -56,6 +57,28 @@ async fn bootstrap(transport: &str, address: &str) -> Vec<u64> {
         let node = builder.bootstrap(std::slice::from_ref(&first)).start().await;
         let (at, detail) = first_connection(&world, &node, &server.peer_id()).await;
         assert_eq!(by(&detail), transport, "{detail}");
+        took.push(millis(node.started_at(), at));
+        node.stop().await;
+    }
+    took
+}
+
+/// From behind a NAT to a server of which nothing is known but the name of the doorway beside it.
+async fn doorway() -> Vec<u64> {
+    let world = World::new().await;
+    let device = world.public("centre", 20).await.device("cloud").await;
+    let home = world.side("home", Side::PortRestricted, 30).await;
+    world.name_server().set_host("doorway.example", device.ip()).unwrap();
+    let knows = |node: NodeBuilder| quiet(node).set("signal.servers", r#"["http://doorway.example:4080/signal"]"#);
+    let cloud = knows(world.node("cloud", &device)).set("role", "\"server\"");
+    let cloud = cloud.set("doorway.listen", "\"0.0.0.0:4080\"").start().await;
+    let published = async || cloud.status().await.signal.first().and_then(|server| server.published_for_s);
+    world.eventually("the server has published itself", PATIENCE, published).await;
+    let mut took = Vec::new();
+    for round in 0..REPETITIONS {
+        let name = format!("node{round}");
+        let node = knows(world.node(&name, &home.device(&name).await)).flag("--no-mdns").start().await;
+        let (at, _) = first_connection(&world, &node, &cloud.peer_id()).await;
         took.push(millis(node.started_at(), at));
         node.stop().await;
     }

@@ -57,7 +57,9 @@ impl BootstrapPlanner {
                 self.answer(cx, *request, Ok(removed));
             }
             Event::Routed { peer, present } => self.queries.routed(cx, *peer, *present),
-            Event::QueryFound { query, peers, cut: _ } => self.queries.found(cx, lifecycle, *query, peers),
+            Event::QueryFound { query, peers, cut: _, record } => {
+                self.queries.found(cx, lifecycle, *query, peers, *record);
+            }
             Event::QueryEnded { query, successes, failures: _ } => {
                 self.queries.ended(cx, lifecycle, *query, *successes);
             }

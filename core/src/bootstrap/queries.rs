@@ -177,6 +177,7 @@ impl Queries {
         lifecycle: &mut PeerLifecycle,
         query: CommandId,
         peers: &[(PeerId, Vec<Address>)],
+        record: Option<u64>,
     ) {
         let Some(Running { kind, .. }) = self.running.get(&query) else { return };
         let kind = *kind;
@@ -199,8 +200,8 @@ impl Queries {
                     }
                 }
                 Kind::Record(wanted) if wanted != *peer => {}
-                Kind::Record(_)
-                | Kind::LookUpSelf
+                Kind::Record(_) => lifecycle.published(cx, *peer, addresses, record),
+                Kind::LookUpSelf
                 | Kind::LookUpRandom
                 | Kind::LookUpPeer(_)
                 | Kind::Publish

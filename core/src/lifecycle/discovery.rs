@@ -1,12 +1,15 @@
 //! What is said about peers, by whom, and what of it is believed.
 
-use alloc::boxed::Box;
+use alloc::{boxed::Box, vec::Vec};
+use core::cmp::Reverse;
 
 use super::PeerLifecycle;
 use crate::{
     cx::{Cx, Here},
     peers::{Peer, Slot, Sources, Told},
-    vocabulary::{Action, Address, Circuit, Notice, PeerId, Reason, Scope, SignalPeer, Source, StoredPeer, Time},
+    vocabulary::{
+        Action, Address, Circuit, Notice, PeerId, Reason, Scope, SignalPeer, Source, StoredAddress, StoredPeer, Time,
+    },
 };
 
 impl PeerLifecycle {
@@ -98,7 +101,7 @@ impl PeerLifecycle {
         if let Some(slot) = self.peers.find(&told.peer) {
             let known = self.peers.at_mut(slot);
             match told.seq {
-                Some(seq) if seq < known.record => return,
+                Some(seq) if is_outdated(known, seq) => return,
                 Some(seq) if seq == known.record => {}
                 Some(_) => known.book.untold_all(Source::Signal, &told.addresses),
                 None if known.record > 0 && known.book.has_source(Source::Signal) => return,
@@ -108,10 +111,34 @@ impl PeerLifecycle {
         let Some(slot) = self.learn(cx, Source::Signal, told.peer, &told.addresses, 0) else { return };
         // Told too much, it may be gone again.
         let Some(slot) = self.peers.find(&told.peer).filter(|found| *found == slot) else { return };
-        let known = self.peers.at_mut(slot);
-        known.record = told.seq.unwrap_or(known.record);
-        if told.services.relay && !core::mem::replace(&mut known.relay_known, true) {
+        if let Some(seq) = told.seq {
+            self.note_record(cx, slot, seq, Source::Signal);
+        }
+        if told.services.relay && !core::mem::replace(&mut self.peers.at_mut(slot).relay_known, true) {
             self.settle(cx, slot);
+        }
+    }
+
+    /// A peer's own record lies in the hash table; without a number nobody knows how old it is.
+    pub(crate) fn published(&mut self, cx: &mut Cx<'_>, peer: PeerId, addresses: &[Address], record: Option<u64>) {
+        let known = self.peers.by_id(&peer);
+        if known.zip(record).is_some_and(|(known, seq)| is_outdated(known, seq)) {
+            return;
+        }
+        let slot = self.learn(cx, Source::Kademlia, peer, addresses, 0);
+        let slot = slot.filter(|slot| self.peers.find(&peer) == Some(*slot));
+        if let Some((slot, seq)) = slot.zip(record) {
+            self.note_record(cx, slot, seq, Source::Kademlia);
+        }
+    }
+
+    /// The number is remembered with those peers that the store has, so that the next run takes no older one.
+    fn note_record(&mut self, cx: &mut Cx<'_>, slot: Slot, seq: u64, source: Source) {
+        let peer = self.peers.at_mut(slot);
+        let news = core::mem::replace(&mut peer.record, seq) != seq;
+        let stored = peer.manual || (!peer.unstored && peer.book.iter().any(|known| known.proven));
+        if news && stored {
+            self.remember(cx, slot, Reason::FoundBy(source));
         }
     }
 
@@ -137,7 +164,11 @@ impl PeerLifecycle {
         let peer = self.peers.at_mut(slot);
         peer.pinned |= stored.pinned;
         peer.relay_known |= stored.relay;
-        for told in &stored.addresses {
+        peer.record = peer.record.max(stored.record);
+        let mut addresses: Vec<&StoredAddress> = stored.addresses.iter().collect();
+        // What has worked lately comes first, and has room.
+        addresses.sort_by_key(|told| Reverse(told.last_success));
+        for told in addresses {
             let source = if told.source == Source::Manual { Source::Manual } else { Source::Store };
             if !is_believable(cx.here, source, &told.address) {
                 continue;
@@ -146,6 +177,7 @@ impl PeerLifecycle {
             peer.book.told(source, &told.address, cx.now, &cx.config.lifecycle, |_, _| true);
             if let Some(known) = peer.book.get_mut(&told.address) {
                 known.proven |= told.proven;
+                known.success_before = known.success_before.max(told.last_success);
             }
         }
         if stored.blocked {
@@ -176,6 +208,12 @@ impl PeerLifecycle {
             cx.tell(Notice::PeerDistrusted { peer }, reason);
         }
     }
+}
+
+/// Whether a record with this number says where the peer was before, and it is known where it is since: an old word is
+/// better than none.
+fn is_outdated(known: &Peer, seq: u64) -> bool {
+    seq < known.record && !known.book.is_empty()
 }
 
 /// Whether a source can be believed in saying this. People may name anything that can be dialled at all; the home network

@@ -30,7 +30,7 @@ use core::time::Duration;
 
 use crate::{
     cx::{Cx, Signal},
-    peers::{Connection, Peer, PeerTable, RelayUse, Slot},
+    peers::{Connection, Known, Peer, PeerTable, RelayUse, Slot},
     vocabulary::{
         Action, CloseCause, CommandId, ConnectionId, DialError, Event, LifecycleConfig, Notice, PeerId, PinnedPeer,
         Reason, Scope, Source, StoredAddress, StoredPeer, Time,
@@ -97,7 +97,7 @@ impl PeerLifecycle {
                 self.learn(cx, *source, *peer, addresses, *cut);
             }
             Event::Lost { source, peer, addresses } => self.unlearn(cx, *source, peer, addresses),
-            Event::StoreLoaded { peers, last: _ } => {
+            Event::StoreLoaded { peers, nat: _, last: _ } => {
                 for stored in peers {
                     self.recall(cx, stored);
                 }
@@ -350,8 +350,12 @@ impl PeerLifecycle {
         let addresses = addresses
             .map(|known| StoredAddress {
                 address: known.address.clone(),
-                source: if known.sources.contains(Source::Manual) { Source::Manual } else { Source::Store },
+                source: said_by(known),
                 proven: known.proven,
+                last_success: match known.success {
+                    Time::ZERO => known.success_before,
+                    success => u32::try_from(cx.here.unix_time(success)).unwrap_or(u32::MAX),
+                },
             })
             .collect();
         let stored = StoredPeer {
@@ -359,8 +363,17 @@ impl PeerLifecycle {
             pinned: peer.pinned && !peer.pinned_by_settings,
             blocked: peer.blocked,
             relay: peer.relay == RelayUse::Held || peer.relay_known,
+            record: peer.record,
             addresses,
         };
         cx.command(Action::Remember(stored), reason);
     }
+}
+
+/// Who says that the address is right: people, or whoever else has said so in this run.
+fn said_by(known: &Known) -> Source {
+    if known.sources.contains(Source::Manual) {
+        return Source::Manual;
+    }
+    known.sources.iter().find(|source| *source != Source::Store).unwrap_or(Source::Store)
 }

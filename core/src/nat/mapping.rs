@@ -6,7 +6,7 @@ use core::net::IpAddr;
 use super::own::Kind;
 use crate::{
     cx::Here,
-    vocabulary::{Address, ConnectionId, Mapping, Transport},
+    vocabulary::{Address, ConnectionId, Mapping},
 };
 
 /// Where the peers that we have dialled see us coming from, for as long as the connections stand.
@@ -85,6 +85,6 @@ impl Sightings {
 }
 
 /// Families and transports that are listened on.
-pub(super) fn listened(here: &Here) -> BTreeSet<(bool, Transport)> {
-    here.listening.iter().filter_map(Kind::of).map(|kind| (kind.ipv6, kind.transport)).collect()
+pub(super) fn listened(here: &Here) -> BTreeSet<Kind> {
+    here.listening.iter().filter_map(Kind::of).collect()
 }

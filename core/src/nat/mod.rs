@@ -14,6 +14,7 @@ mod listeners;
 mod mapping;
 mod own;
 mod ports;
+mod prior;
 mod probing;
 mod punching;
 mod relays;
@@ -70,7 +71,7 @@ impl NatPolicy {
             Reachability::Public => missing(),
             Reachability::Unknown | Reachability::Private => Some(Reason::NotReachable),
         };
-        self.relays.step(cx, lifecycle, self.own.reachability(), why.as_ref());
+        self.relays.step(cx, lifecycle, self.own.likely_reachability(), why.as_ref());
         self.punching.step(cx, lifecycle, &self.own);
         self.own.advertise(cx, self.relays.circuits(), why);
     }

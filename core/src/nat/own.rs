@@ -10,6 +10,7 @@ use super::{
     addresses::{OwnAddresses, is_global},
     mapping::{Sightings, listened},
     ports::Ports,
+    prior::Prior,
     probing::{Outcome, Probing, hosts},
     services::Services,
     verdict::{Evidence, Verdict},
@@ -34,6 +35,8 @@ pub(crate) struct Own {
     ports: Ports,
     services: Services,
     verdict: Verdict,
+    #[cfg_attr(feature = "serde", serde(default))]
+    prior: Prior,
     advertised: BTreeSet<Address>,
     /// Whether IPv4, and IPv6, had a way out when all this was seen.
     routes: (bool, bool),
@@ -126,7 +129,13 @@ impl Own {
                 self.addresses.doubt(cx.now);
                 self.stirred = true;
             }
-            Event::Asked { .. } | Event::StoreLoaded { .. } => self.services.stir(),
+            Event::StoreLoaded { nat, .. } => {
+                if let Some(nat) = nat {
+                    self.prior.recall(cx.here, nat);
+                }
+                self.services.stir();
+            }
+            Event::Asked { .. } => self.services.stir(),
             Event::Wake
             | Event::Reserved { .. }
             | Event::ReservedAt { .. }
@@ -211,6 +220,7 @@ impl Own {
             self.sightings.forget_the_network();
             self.ports.forget_the_network(cx);
             self.verdict.forget_the_network();
+            self.prior.forget_the_network();
         }
     }
 
@@ -248,6 +258,9 @@ impl Own {
         };
         self.verdict.judge(cx, evidence);
         self.services.step(cx, lifecycle, self.verdict.reachability());
+        let mappings: Vec<(Kind, Mapping)> =
+            listened(cx.here).into_iter().map(|kind| (kind, self.sightings.mapping(cx.here, kind))).collect();
+        self.prior.keep(cx, self.verdict.reachability(), mappings.into_iter());
         self.untold = true;
     }
 
@@ -303,11 +316,21 @@ impl Own {
     pub(super) fn deadline(&self, config: &Config) -> Option<Time> {
         let addresses = self.addresses.deadline(&config.nat);
         let verdict = self.verdict.deadline(config.nat.dwell);
-        [addresses, verdict, self.probing.deadline(), self.ports.deadline()].into_iter().flatten().min()
+        let parts = [addresses, verdict, self.probing.deadline(), self.ports.deadline(), self.prior.deadline()];
+        parts.into_iter().flatten().min()
     }
 
     pub(crate) const fn reachability(&self) -> Reachability {
         self.verdict.reachability()
+    }
+
+    /// The same, or what it was in an earlier run if nobody has shown anything yet: that it was private is enough to look for
+    /// relays, that it was public is no reason to do without.
+    pub(super) fn likely_reachability(&self) -> Reachability {
+        match (self.reachability(), self.prior.reachability()) {
+            (Reachability::Unknown, Reachability::Private) => Reachability::Private,
+            (now, _) => now,
+        }
     }
 
     /// Where a peer may try to reach us while we send to it: addresses on the internet, the best first, at most 8.
@@ -315,9 +338,11 @@ impl Own {
         self.addresses.punch_candidates(here, transport)
     }
 
-    /// What the NAT does with ports of this family and transport.
+    /// What the NAT does with ports of this family and transport, or did in an earlier run.
     pub(crate) fn mapping(&self, here: &Here, ipv6: bool, transport: Transport) -> Mapping {
-        self.sightings.mapping(here, Kind { ipv6, transport })
+        let kind = Kind { ipv6, transport };
+        let seen = self.sightings.mapping(here, kind);
+        if seen == Mapping::Unknown { self.prior.mapping(kind) } else { seen }
     }
 
     pub(crate) const fn advertised(&self) -> &BTreeSet<Address> {
@@ -338,7 +363,8 @@ impl Own {
     }
 
     pub(crate) fn mappings(&self, here: &Here) -> Vec<MappingView> {
-        let view = |(ipv6, transport)| MappingView { ipv6, transport, mapping: self.mapping(here, ipv6, transport) };
+        let view =
+            |Kind { ipv6, transport }| MappingView { ipv6, transport, mapping: self.mapping(here, ipv6, transport) };
         listened(here).into_iter().map(view).collect()
     }
 

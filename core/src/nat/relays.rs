@@ -2,8 +2,8 @@
 //!
 //! A level: so many are wanted, in distinct networks and near; what is missing is asked for, what is too much is given
 //! back. Relays that the settings, the store or the network name are asked as soon as a connection to them stands, others
-//! once they have said that they relay. A reservation is renewed, by our own clock, at half of its time; the relay's clock
-//! and the library's are not trusted with it. Whenever something makes a reservation doubtful (a circuit through it timed
+//! once they have said that they relay. A reservation is renewed, by our own clock, at half of its time; wall clocks are
+//! only believed when they make that time shorter. Whenever something makes a reservation doubtful (a circuit through it timed
 //! out, one of two connections to the relay broke, the network changed) it is asked for again: an answer within moments
 //! says that all is well, and silence that the relay is gone, long before a transport would notice.
 
@@ -20,7 +20,7 @@ use crate::{
     peers::{Peer, RelayUse, Slot},
     view::{Capabilities, RelayView},
     vocabulary::{
-        Action, Address, CircuitLimit, CloseCause, CommandId, Config, ConnectionId, DialError, Event, Notice,
+        Action, Address, CircuitLimit, CloseCause, CommandId, Config, ConnectionId, DialError, Event, Notice, PeerId,
         Reachability, Reason, ReserveError, Role, Scope, Time, network_of,
     },
 };
@@ -73,6 +73,8 @@ const MAX_ADDRESSES: usize = 4;
 const DOUBT: Duration = Duration::from_secs(3);
 /// The same after a change of network, when most places are gone for certain.
 const DOUBT_MOVED: Duration = Duration::from_millis(1_200);
+/// A place that lasts less is renewed no more often: it would keep us busy.
+const SHORTEST: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 const RETRY_FULL: Duration = Duration::from_secs(30);
@@ -91,7 +93,7 @@ const LOOK_FOR: usize = 2;
 impl Relays {
     pub(super) fn absorb(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, event: &Event) {
         match event {
-            Event::Reserved { reservation, limit } => self.reserved(cx, lifecycle, *reservation, *limit),
+            Event::Reserved { reservation, limit, lasts } => self.reserved(cx, lifecycle, *reservation, *limit, *lasts),
             Event::ReservedAt { reservation, address } => self.reserved_at(lifecycle, *reservation, address),
             Event::ReservationEnded { reservation, error } => {
                 if let Some(slot) = self.by_reservation(*reservation) {
@@ -109,7 +111,7 @@ impl Relays {
                 }
             }
             Event::DialFailed { failures, .. } => {
-                // The library drops our own reservation when a circuit through the same relay times out.
+                // The relay was there and did not answer: is it still?
                 let timed_out = failures.iter().filter(|(_, error)| *error == DialError::TimedOut);
                 let relays: BTreeSet<Slot> =
                     timed_out.filter_map(|(address, _)| lifecycle.peers.find(address.relay()?)).collect();
@@ -128,22 +130,10 @@ impl Relays {
                 }
                 self.stirred = true;
             }
-            Event::Identified { peer, .. } => {
-                // It may have begun to relay only now.
-                let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
-                if let Some(place) = place.filter(|place| place.error == Some(ReserveError::Unsupported)) {
-                    place.retry_at = place.retry_at.min(cx.now);
-                }
-                self.stirred = true;
-            }
-            Event::Connected { peer, .. } => {
-                // However often it was asked while its connections ended one after the other: this is a new one.
-                let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
-                if let Some(place) = place.filter(|place| place.error == Some(ReserveError::ConnectionLost)) {
-                    place.retry_at = place.retry_at.min(cx.now);
-                }
-                self.stirred = true;
-            }
+            // It may have begun to relay only now.
+            Event::Identified { peer, .. } => self.try_anew(cx, lifecycle, peer, &ReserveError::Unsupported),
+            // However often it was asked while its connections ended one after the other: this is a new one.
+            Event::Connected { peer, .. } => self.try_anew(cx, lifecycle, peer, &ReserveError::ConnectionLost),
             Event::Configured(_) | Event::StoreLoaded { .. } => {
                 self.stirred = true;
             }
@@ -267,6 +257,15 @@ impl Relays {
             .map(|(slot, _)| slot)
     }
 
+    /// What a relay said last may no longer hold: if it was this, the relay need not be waited for.
+    fn try_anew(&mut self, cx: &Cx<'_>, lifecycle: &PeerLifecycle, peer: &PeerId, said: &ReserveError) {
+        let place = lifecycle.peers.find(peer).and_then(|slot| self.places.get_mut(&slot));
+        if let Some(place) = place.filter(|place| place.error.as_ref() == Some(said)) {
+            place.retry_at = place.retry_at.min(cx.now);
+        }
+        self.stirred = true;
+    }
+
     /// How many are held, or asked.
     fn asked_count(&self) -> u32 {
         self.places.values().filter(|place| place.reservation.is_some()).count() as u32
@@ -282,10 +281,12 @@ impl Relays {
         lifecycle: &mut PeerLifecycle,
         reservation: CommandId,
         limit: Option<CircuitLimit>,
+        lasts: Option<Duration>,
     ) {
         let Some(slot) = self.by_reservation(reservation) else { return };
         let Some(place) = self.places.get_mut(&slot) else { return };
-        let half = cx.config.nat.reservation_ttl / 2;
+        let ttl = cx.config.nat.reservation_ttl;
+        let half = lasts.map_or(ttl, |lasts| lasts.max(SHORTEST).min(ttl)) / 2;
         place.renew_at = cx.now + jitter::vary(half, jitter::draw(cx.seed, Purpose::Reserve, reservation.0, 0));
         place.until = None;
         place.doubted = false;
@@ -347,7 +348,7 @@ impl Relays {
     /// Asks for a place, or for the same one again. `false` when there is no connection to ask on.
     fn reserve(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, slot: Slot, reason: Reason) -> bool {
         let peer = lifecycle.peers.at(slot);
-        // The library puts the reservation on the first connection.
+        // The shell asks on the oldest connection.
         let Some(connection) = peer.direct().min_by_key(|connection| (connection.since, connection.id)) else {
             return false;
         };

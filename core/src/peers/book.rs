@@ -26,6 +26,9 @@ pub(crate) struct Known {
     pub(crate) success: Time,
     /// A connection once stood there, in this run or an earlier one.
     pub(crate) proven: bool,
+    /// When a connection was last made there in an earlier run, in seconds since 1970; 0 for never.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) success_before: u32,
     pub(crate) failures: u16,
     pub(crate) error: Option<Box<DialError>>,
     /// Not dialled before.
@@ -185,6 +188,7 @@ impl Book {
             heard: now,
             success: Time::ZERO,
             proven: false,
+            success_before: 0,
             failures: 0,
             error: None,
             retry_at: now,

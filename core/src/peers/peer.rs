@@ -82,7 +82,7 @@ pub(crate) struct Peer {
     pub(crate) deferred: bool,
     /// What the store remembers of it is out of date.
     pub(crate) unstored: bool,
-    /// The number of the newest record of it that a signal server has told.
+    /// The number of the newest of its own records that was told.
     #[cfg_attr(feature = "serde", serde(default))]
     pub(crate) record: u64,
 }

@@ -37,6 +37,10 @@ impl LogSync {
         let mut idle = Vec::new();
         for log in &self.wanted {
             let Some(known) = self.logs.get(log).filter(|known| known.fetch.is_none()) else { continue };
+            if known.full_until > cx.now {
+                rested = rested.into_iter().chain([known.full_until]).min();
+                continue;
+            }
             let here = known.head.reach();
             let claims = self.partners.values().filter_map(|partner| Some((partner, partner.claims.get(log)?)));
             let (mut most, mut rests) = (None, false);
@@ -196,6 +200,11 @@ impl LogSync {
                 blame = 0;
                 let pause = if *error == SyncError::StoreBusy { cx.config.sync.retry } else { super::PRESSURE };
                 self.paused_until = self.paused_until.max(cx.now + pause);
+            }
+            SyncError::LogFull => {
+                blame = 0;
+                let known: &mut Log = self.logs.entry(log).or_default();
+                known.full_until = cx.now + cx.config.sync.retry_max;
             }
             SyncError::Forked { position } => {
                 blame = 0;

@@ -76,6 +76,8 @@ struct Log {
     turn: u64,
     /// Where it is known to fork: epoch and position.
     forked: Option<(u64, u64)>,
+    /// There is no room for more of it here: nobody is asked for it before.
+    full_until: Time,
 }
 
 /// A command that waits for its answer.

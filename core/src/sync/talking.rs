@@ -109,6 +109,13 @@ impl LogSync {
             partner.silences = 0;
             partner.talk_after = cx.now;
         }
+        if sync.is_none() && partner.last_error == Some(SyncError::Denied) {
+            // It asks us: by now we are one of those whom its logs are for.
+            partner.last_error = None;
+            partner.silences = 0;
+            partner.talk_after = cx.now;
+            partner.exchange_at = cx.now;
+        }
         let draw = jitter::draw(cx.seed, Purpose::Sync, partner.arrival, cx.now.as_nanos());
         let routine = cx.now + jitter::vary(cx.config.sync.every, draw);
         match answered {

@@ -3,7 +3,7 @@ use core::{fmt, time::Duration};
 
 use super::{
     Address, Audience, CommandId, ConnectionId, HeldId, LogHead, Mapping, Notice, OfferId, PeerId, PunchRole, Reason,
-    RequestId, SignalServices, StoredPeer, Transport,
+    RequestId, SignalServices, StoredNat, StoredPeer, Transport,
 };
 
 /// Something the core wants done, or said.
@@ -286,6 +286,8 @@ pub enum Action {
 
     /// Remember a peer across restarts.
     Remember(StoredPeer),
+    /// Remember what the NATs in front of this machine are like, in place of what was remembered.
+    RememberNat(StoredNat),
     /// Forget a peer that was remembered.
     Forget {
         /// Whom.
@@ -453,6 +455,7 @@ impl Command {
             | Action::SignalPublish { .. }
             | Action::SignalCancel { .. }
             | Action::SetSync { .. }
+            | Action::RememberNat(_)
             | Action::Answer { .. } => None,
         }
     }
@@ -526,6 +529,7 @@ impl fmt::Display for Action {
             }
             Self::SyncCancel { sync, .. } => write!(f, "drop {sync}"),
             Self::Remember(_) => f.write_str("remember it"),
+            Self::RememberNat(_) => f.write_str("remember what the NATs in front of this machine are like"),
             Self::Forget { .. } => f.write_str("forget it"),
             Self::Answer { request, answer: Ok(_) } => write!(f, "grant request {request}"),
             Self::Answer { request, answer: Err(error) } => write!(f, "decline request {request}: {error}"),

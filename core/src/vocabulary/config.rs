@@ -205,8 +205,8 @@ pub struct NatConfig {
     pub relay_after: Duration,
     /// A relay that has not answered by then will not; default 15 s.
     pub reserve_timeout: Duration,
-    /// How long a reservation is taken to live, whatever the relay's clock says; default 1 h (the library's relay).
-    /// Renewed at half of it.
+    /// How long a reservation is taken to live at most, whatever the relay's clock says; default 1 h (rust-libp2p's
+    /// relay). Renewed at half of it.
     pub reservation_ttl: Duration,
     /// Whether to try for direct connections where only relayed ones stand; on by default.
     pub punching: bool,

@@ -3,8 +3,8 @@ use core::{fmt, net::IpAddr, time::Duration};
 
 use super::{
     Address, CommandId, ConnectionId, Head, HeldId, ListenerId, LogHead, Mapping, OfferId, PeerAddress, PeerId,
-    ProbeVerdict, PunchError, RequestId, ReserveError, SignalBacking, SignalError, SignalPeer, SyncError, Time, Told,
-    Transport, ValidConfig,
+    ProbeVerdict, PunchError, Reachability, RequestId, ReserveError, SignalBacking, SignalError, SignalPeer, SyncError,
+    Time, Told, Transport, ValidConfig,
 };
 
 /// Everything that a node can be told. Each variant is plain data, cut to size by the shell (at most 32 addresses and
@@ -24,6 +24,9 @@ pub enum Event {
     StoreLoaded {
         /// At most 32 peers.
         peers: Vec<StoredPeer>,
+        /// What an earlier run found out about the NATs in front of this machine; in one frame only.
+        #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+        nat: Option<StoredNat>,
         /// No more frames follow.
         last: bool,
     },
@@ -224,6 +227,9 @@ pub enum Event {
         reservation: CommandId,
         /// What the relay allows each circuit to us; `None` for no limit.
         limit: Option<CircuitLimit>,
+        /// How long the relay keeps it from now on, by its wall clock and ours; `None` if one of them is wrong.
+        #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+        lasts: Option<Duration>,
     },
     /// Where the relay says that others reach us through it.
     ReservedAt {
@@ -332,6 +338,9 @@ pub enum Event {
         peers: Vec<(PeerId, Vec<Address>)>,
         /// How many more peers and addresses were cut off.
         cut: u32,
+        /// For `Query::Record`: the record's number; later ones have higher numbers.
+        #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+        record: Option<u64>,
     },
     /// A query is over.
     QueryEnded {
@@ -496,6 +505,9 @@ pub struct StoredPeer {
     /// It has relayed for us.
     #[cfg_attr(feature = "serde", serde(default))]
     pub relay: bool,
+    /// The number of the newest of its signed records that was seen; 0 for none.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub record: u64,
     /// Where it was, and who said so.
     pub addresses: Vec<StoredAddress>,
 }
@@ -506,10 +518,39 @@ pub struct StoredPeer {
 pub struct StoredAddress {
     /// Where.
     pub address: Address,
-    /// `Source::Manual` addresses are kept until they are forgotten.
+    /// Who said so. `Source::Manual` addresses are kept until they are forgotten; the others are only what was known once.
     pub source: Source,
     /// A connection once stood there.
     pub proven: bool,
+    /// When one was last made there, in seconds since 1970 as the wall clock had it; 0 for never, or not known. The latest
+    /// are used first.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub last_success: u32,
+}
+
+/// What was found out about the NATs in front of this machine, as the store remembers it: worth a guess in the next run,
+/// on the same networks, until something better is known.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct StoredNat {
+    /// Own addresses at that time, at most 32: they say which networks those were.
+    pub addresses: Vec<Prefix>,
+    /// Whether others could reach this node.
+    pub reachability: Reachability,
+    /// What the NATs did with ports, where it was known.
+    pub mappings: Vec<StoredMapping>,
+}
+
+/// What a NAT did with the ports of one family and transport.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct StoredMapping {
+    /// IPv6, or else IPv4.
+    pub ipv6: bool,
+    /// By which transport.
+    pub transport: Transport,
+    /// What it did.
+    pub mapping: Mapping,
 }
 
 /// Who says where a peer is.

@@ -25,7 +25,7 @@ pub use config::{
 };
 pub use event::{
     Ask, Asker, CircuitLimit, CloseCause, DialError, Direction, Event, Identity, Interfaces, ListenError, Origin,
-    PingError, Prefix, Refusal, Source, Started, StoredAddress, StoredPeer,
+    PingError, Prefix, Refusal, Source, Started, StoredAddress, StoredMapping, StoredNat, StoredPeer,
 };
 pub use ids::{CommandId, ConnectionId, HeldId, ListenerId, OfferId, RequestId};
 pub use notice::{Health, Notice, Path, Reachability};

@@ -79,8 +79,10 @@ pub enum SyncError {
     },
     /// Our own store takes no more for now.
     StoreBusy,
-    /// Our own store is full, or can't write.
+    /// Our own store can't write.
     StoreFailed,
+    /// Our own store has no room for more of this log.
+    LogFull,
     /// It said that it had entries, or another entry than we have, and has not.
     NothingCame,
     /// Its position went back within an epoch.
@@ -123,6 +125,9 @@ pub struct SyncConfig {
     /// Relayed connections carry entries only where the relay allows at least so many bytes and ten minutes, or sets no
     /// limit; positions go over any. Default 16 MiB: the library's own relays allow 128 KiB, Kinfolk's 128 MiB and more.
     pub relay_bytes: u64,
+    /// What the logs of others may take on the disk; default 4 GiB. One author's may take as much as it leaves free, so half
+    /// of it at most. It is the shell's own store that keeps to this.
+    pub room: u64,
 }
 
 impl Default for SyncConfig {
@@ -140,6 +145,7 @@ impl Default for SyncConfig {
             max_fetches_per_peer: 2,
             max_logs: 256,
             relay_bytes: 16 << 20,
+            room: 4 << 30,
         }
     }
 }
@@ -222,6 +228,7 @@ impl fmt::Display for SyncError {
             }
             Self::StoreBusy => f.write_str("the store of this node is busy"),
             Self::StoreFailed => f.write_str("the store of this node can't write"),
+            Self::LogFull => f.write_str("this node has no room for more of that log (sync.room)"),
             Self::NothingCame => f.write_str("it has not what it said it had"),
             Self::WentBack => f.write_str("it has less than it had"),
             Self::Other(text) => f.write_str(text),

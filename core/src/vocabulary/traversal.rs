@@ -75,7 +75,7 @@ pub enum ReserveError {
     Forbidden,
     /// It is no relay.
     Unsupported,
-    /// Its answer makes no sense: no address, or a lifetime that is over.
+    /// Its answer makes no sense: no address, for one.
     Malformed,
     /// The connection to it has ended.
     ConnectionLost,

@@ -291,7 +291,7 @@ impl Rig {
     /// Relay n grants what it was last asked for.
     pub fn relay_grants(&mut self, n: u64) -> CommandId {
         let (reservation, _) = self.reserves().into_iter().rfind(|(_, relay)| *relay == n).expect("it was asked");
-        self.tell(Event::Reserved { reservation, limit: None });
+        self.tell(Event::Reserved { reservation, limit: None, lasts: None });
         let via = global(n);
         let circuit = address(&format!("{via}/p2p/{}/p2p-circuit", peer(n)));
         self.tell(Event::ReservedAt { reservation, address: circuit });

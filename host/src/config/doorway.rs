@@ -8,7 +8,7 @@ use std::{
 };
 
 /// How a doorway serves, if one is to be run: `kinfolk doorway`, or beside a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DoorwayConfig {
     /// Where; with it, a node runs one beside it. Default: nowhere.
     pub listen: Option<SocketAddr>,
@@ -18,23 +18,30 @@ pub struct DoorwayConfig {
     pub redis: Option<RedisUrl>,
     /// The file of tokens. Default: none; anybody may read and write.
     pub tokens: Option<PathBuf>,
+    /// How it serves.
+    pub rules: DoorwayRules,
+}
+
+/// What a doorway takes, from whom, and how much of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DoorwayRules {
     /// Reverse proxies whose `X-Forwarded-For` says who asks. Default: `127.0.0.1` and `::1`.
     pub proxies: Vec<IpAddr>,
-    /// Whether addresses of private networks may be published. Default: no.
+    /// Whether addresses of private networks may be published: for networks without the internet. Default: no.
     pub private: bool,
     /// The longest lifetime of a record. Default: 2 h.
     pub lifetime: Duration,
-    /// Live records per network. Default: 100 000.
+    /// Live records per network. Each takes about 550 bytes. Default: 100 000.
     pub records: u32,
     /// Live records per network that come from one /24 or /48. Default: 256.
     pub records_per_prefix: u32,
     /// Requests of one /24 or /48 within a minute that read; 0 for no limit. Default: 1 200.
     pub reads: u32,
-    /// The same for those that write. Default: 120.
+    /// The same for those that write. Each costs a check of a signature, about 50 µs. Default: 120.
     pub writes: u32,
-    /// Connections at once. Default: 1 024.
+    /// Connections at once; the next ones wait. Default: 1 024.
     pub connections: u32,
-    /// Connections of one /24 or /48 at once, proxies aside. Default: 64.
+    /// Connections of one /24 or /48 at once, proxies aside; the next ones are turned away. Default: 64.
     pub connections_per_prefix: u32,
 }
 
@@ -42,13 +49,9 @@ pub struct DoorwayConfig {
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(pub String);
 
-impl Default for DoorwayConfig {
+impl Default for DoorwayRules {
     fn default() -> Self {
         Self {
-            listen: None,
-            networks: Vec::new(),
-            redis: None,
-            tokens: None,
             proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             private: false,
             lifetime: Duration::from_secs(7_200),
@@ -80,12 +83,13 @@ impl DoorwayConfig {
         let redis = "must be such as \"redis://127.0.0.1:6379/0\" or \"redis+unix:///run/redis.sock\"";
         check(self.redis.as_ref().is_none_or(known), "doorway.redis", redis);
         let lifetimes = Duration::from_secs(60)..=Duration::from_secs(86_400);
-        check(lifetimes.contains(&self.lifetime), "doorway.lifetime", "must be \"1m\" to \"1d\"");
-        check((1..=10_000_000).contains(&self.records), "doorway.records", "must be 1 to 10 000 000");
+        let rules = &self.rules;
+        check(lifetimes.contains(&rules.lifetime), "doorway.lifetime", "must be \"1m\" to \"1d\"");
+        check((1..=10_000_000).contains(&rules.records), "doorway.records", "must be 1 to 10 000 000");
         for (key, number) in [
-            ("doorway.records_per_prefix", self.records_per_prefix),
-            ("doorway.connections", self.connections),
-            ("doorway.connections_per_prefix", self.connections_per_prefix),
+            ("doorway.records_per_prefix", rules.records_per_prefix),
+            ("doorway.connections", rules.connections),
+            ("doorway.connections_per_prefix", rules.connections_per_prefix),
         ] {
             check((1..=1_000_000).contains(&number), key, "must be 1 to 1 000 000");
         }

@@ -26,7 +26,7 @@ use kinfolk_core::{Config, ConfigError, Protocols, Role, ValidConfig};
 use kinfolk_shell::{api::server::SOCKET, signal::client::Tokens};
 
 pub use self::{
-    doorway::{DoorwayConfig, RedisUrl},
+    doorway::{DoorwayConfig, DoorwayRules, RedisUrl},
     footprint::{Footprint, Power},
     value::{Bytes, peer_address, span},
 };

@@ -21,7 +21,8 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::{HEAD_TIME, metrics::Metrics, settings::Connections};
+use super::{HEAD_TIME, metrics::Metrics};
+use crate::config::DoorwayRules;
 
 /// How long a connection may last, idle or not. Clients begin a new one.
 const LIFE: Duration = Duration::from_secs(300);
@@ -39,13 +40,12 @@ const MAX_HEAD: usize = 16 * 1024;
 pub(super) async fn serve(
     listener: TcpListener,
     app: Router,
-    bounds: Connections,
-    proxies: Arc<[IpAddr]>,
+    rules: DoorwayRules,
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.all as usize));
-    let crowd = Arc::new(Crowd { bound: bounds.per_prefix, proxies, here: Mutex::default() });
+    let places = Arc::new(Semaphore::new(rules.connections as usize));
+    let crowd = Arc::new(Crowd { bound: rules.connections_per_prefix, proxies: rules.proxies, here: Mutex::default() });
     let stop = stop.boxed().shared();
     let mut connections = JoinSet::new();
     loop {
@@ -112,7 +112,7 @@ async fn connection(stream: TcpStream, from: SocketAddr, app: Router, stop: Shar
 struct Crowd {
     bound: u32,
     /// They stand for many.
-    proxies: Arc<[IpAddr]>,
+    proxies: Vec<IpAddr>,
     here: Mutex<HashMap<IpAddr, u32>>,
 }
 

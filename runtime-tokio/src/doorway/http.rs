@@ -42,7 +42,7 @@ use super::{
     settings::{Doing, DoorwaySettings},
     store::{Ended, Kept, Offer, Services, Store, Taken},
 };
-use crate::AGENT;
+use crate::{AGENT, config::DoorwayRules};
 
 const RECORD: &str = "application/octet-stream";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -58,8 +58,13 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(settings: DoorwaySettings, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let (reads, writes) = (Limiter::per_minute(settings.reads), Limiter::per_minute(settings.writes));
+        let rules = &settings.rules;
+        let (reads, writes) = (Limiter::per_minute(rules.reads), Limiter::per_minute(rules.writes));
         Arc::new(Self { settings, store, metrics, reads, writes })
+    }
+
+    pub(super) fn rules(&self) -> &DoorwayRules {
+        &self.settings.rules
     }
 }
 
@@ -89,7 +94,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     let begun = Instant::now();
     let (method, route) = (request.method().clone(), route_of(request.uri().path()));
     let connection = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(from)| from.ip());
-    let asking = client::asking(connection.unwrap_or(IpAddr::from([0; 4])), request.headers(), &app.settings.proxies);
+    let asking = client::asking(connection.unwrap_or(IpAddr::from([0; 4])), request.headers(), &app.rules().proxies);
     let network = network_of(asking);
     request.extensions_mut().insert(Asking(network));
     let limiter = if method == Method::GET || method == Method::HEAD { &app.reads } else { &app.writes };
@@ -226,14 +231,14 @@ async fn publish(
         return Err(Refused::new(ProblemKind::BadAddress, detail));
     }
     for address in &said.addresses {
-        fit(&said.peer, address, app.settings.private).map_err(|unfit| {
+        fit(&said.peer, address, app.rules().private).map_err(|unfit| {
             Refused::new(ProblemKind::BadAddress, format!("{address} may not be published: {unfit}"))
         })?;
     }
     record::verify(&said.peer, &bytes)?;
 
     let now = now();
-    let longest = app.settings.lifetime;
+    let longest = app.rules().lifetime;
     let shortest = Duration::from_secs(MIN_LIFETIME_S.into()).min(longest);
     let lifetime = lifetime_s.map_or(longest, |wanted| Duration::from_secs(wanted.into()).clamp(shortest, longest));
     let expires = now + lifetime.as_secs();

@@ -29,7 +29,7 @@ use std::{
 
 use tokio::net::TcpListener;
 
-pub use self::settings::{Connections, DoorwaySettings, Keep, Tokens};
+pub use self::settings::{DoorwaySettings, Keep, Tokens};
 use self::{
     http::App,
     metrics::Metrics,
@@ -80,13 +80,14 @@ impl Doorway {
     /// When the port or the store can't be had, or a setting is wrong.
     pub async fn open(settings: DoorwaySettings) -> Result<Self, DoorwayError> {
         check(&settings).map_err(DoorwayError::Settings)?;
-        let room = Room { records: settings.records, per_prefix: settings.records_per_prefix };
+        let rules = &settings.rules;
+        let room = Room { records: rules.records, per_prefix: rules.records_per_prefix };
         let mut warnings = Vec::new();
         let store: Arc<dyn Store> = match &settings.keep {
             Keep::Memory => Arc::new(Memory::new(&settings.networks, room)),
             Keep::Redis(url) => Arc::new(Redis::open(url, room)?),
             Keep::Folder(folder) => {
-                let (folder, networks, longest) = (folder.clone(), settings.networks.clone(), settings.lifetime);
+                let (folder, networks, longest) = (folder.clone(), settings.networks.clone(), rules.lifetime);
                 let open = move || {
                     std::fs::DirBuilder::new()
                         .recursive(true)
@@ -121,9 +122,9 @@ impl Doorway {
     /// Answers until `stop`, then what is being answered, then puts everything where it stays.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) {
         let metrics = Arc::new(Metrics::new(self.store.backing()));
-        let (bounds, proxies) = (self.settings.connections, self.settings.proxies.clone().into());
         let app = App::new(self.settings, Arc::clone(&self.store), Arc::clone(&metrics));
-        connections::serve(self.listener, http::router(app), bounds, proxies, metrics, stop).await;
+        let rules = app.rules().clone();
+        connections::serve(self.listener, http::router(app), rules, metrics, stop).await;
         if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "not everything could be kept");
         }

@@ -1,16 +1,11 @@
 //! What a doorway is told.
 
-use std::{
-    fmt, fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{fmt, fs, net::SocketAddr, path::Path};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::DoorwayError;
-use crate::config::Settings;
+use crate::config::{DoorwayRules, Settings};
 
 /// How a doorway serves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,32 +18,8 @@ pub struct DoorwaySettings {
     pub keep: Keep,
     /// Who may read and write where a token is needed.
     pub tokens: Tokens,
-    /// Reverse proxies: in what they send, `X-Forwarded-For` says who asks. Default: `127.0.0.1` and `::1`.
-    pub proxies: Vec<IpAddr>,
-    /// Whether addresses of private networks may be published: for tests, and for networks without the internet. Default:
-    /// no.
-    pub private: bool,
-    /// The longest lifetime of a record. Default: 2 h.
-    pub lifetime: Duration,
-    /// Live records per network. Each takes about 700 bytes. Default: 100 000.
-    pub records: u32,
-    /// Live records per network that come from one /24 or /48. Default: 256.
-    pub records_per_prefix: u32,
-    /// Requests of one /24 or /48 within a minute that read; 0 for no limit. Default: 1 200.
-    pub reads: u32,
-    /// The same for those that write. Each costs a check of a signature, about 50 µs. Default: 120.
-    pub writes: u32,
-    /// Connections at once.
-    pub connections: Connections,
-}
-
-/// Connections at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Connections {
-    /// Of all. The next ones wait. Default: 1 024.
-    pub all: u32,
-    /// Of one /24 or /48, proxies aside. The next ones are turned away. Default: 64.
-    pub per_prefix: u32,
+    /// What it takes, from whom, and how much of it.
+    pub rules: DoorwayRules,
 }
 
 /// Where records are kept.
@@ -65,20 +36,7 @@ pub enum Keep {
 impl DoorwaySettings {
     /// Everything as by default.
     pub fn new(listen: SocketAddr, networks: Vec<String>, keep: Keep) -> Self {
-        Self {
-            listen,
-            networks,
-            keep,
-            tokens: Tokens::default(),
-            proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-            private: false,
-            lifetime: Duration::from_secs(7_200),
-            records: 100_000,
-            records_per_prefix: 256,
-            reads: 1_200,
-            writes: 120,
-            connections: Connections { all: 1_024, per_prefix: 64 },
-        }
+        Self { listen, networks, keep, tokens: Tokens::default(), rules: DoorwayRules::default() }
     }
 
     /// As the program's settings say. Reads the file of tokens.
@@ -94,22 +52,8 @@ impl DoorwaySettings {
             None => Keep::Folder(settings.host.data_dir.clone()),
         };
         let tokens = config.tokens.as_deref().map(Tokens::load).transpose();
-        Ok(Self {
-            listen,
-            networks,
-            keep,
-            tokens: tokens
-                .map_err(|problem| DoorwayError::Settings(format!("doorway.tokens: {problem}")))?
-                .unwrap_or_default(),
-            proxies: config.proxies.clone(),
-            private: config.private,
-            lifetime: config.lifetime,
-            records: config.records,
-            records_per_prefix: config.records_per_prefix,
-            reads: config.reads,
-            writes: config.writes,
-            connections: Connections { all: config.connections, per_prefix: config.connections_per_prefix },
-        })
+        let tokens = tokens.map_err(|problem| DoorwayError::Settings(format!("doorway.tokens: {problem}")))?;
+        Ok(Self { listen, networks, keep, tokens: tokens.unwrap_or_default(), rules: config.rules.clone() })
     }
 }
 

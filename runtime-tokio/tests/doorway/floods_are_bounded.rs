@@ -15,7 +15,7 @@ const OTHER: &str = "45.1.2.7";
 #[tokio::test]
 async fn one_network_has_its_share_of_requests() {
     let mut settings = settings(Keep::Memory);
-    (settings.reads, settings.writes) = (30, 5);
+    (settings.rules.reads, settings.rules.writes) = (30, 5);
     let doorway = open(settings).await;
     let peer = Peer::new();
     let put = |from: &'static str, seq| {
@@ -46,7 +46,7 @@ async fn one_network_has_its_share_of_requests() {
 #[tokio::test]
 async fn one_network_has_its_share_of_records() {
     with_each(async |mut settings| {
-        (settings.records, settings.records_per_prefix) = (4, 2);
+        (settings.rules.records, settings.rules.records_per_prefix) = (4, 2);
         let doorway = open(settings).await;
         let put = async |peer: &Peer, from: &str, seq| {
             let request = doorway.request(Method::PUT, &format!("/signal/{}", peer.id)).header("x-forwarded-for", from);
@@ -74,8 +74,8 @@ async fn one_network_has_its_share_of_records() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_network_has_its_share_of_connections() {
     let mut settings = settings(Keep::Memory);
-    settings.connections.per_prefix = 3;
-    settings.proxies.clear();
+    settings.rules.connections_per_prefix = 3;
+    settings.rules.proxies.clear();
     let doorway = open(settings).await;
     let connect = || {
         let stream = TcpStream::connect(doorway.address).unwrap();

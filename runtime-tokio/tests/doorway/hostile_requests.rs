@@ -63,7 +63,7 @@ async fn records_that_are_not_this_peers_are_refused_and_counted() {
 #[tokio::test]
 async fn a_setting_lets_private_addresses_in() {
     let mut settings = settings(Keep::Memory);
-    settings.private = true;
+    settings.rules.private = true;
     let doorway = open(settings).await;
     let peer = Peer::new();
     let body = json!({ "record": peer.record(1, &["/ip4/192.168.1.1/tcp/1"]) });

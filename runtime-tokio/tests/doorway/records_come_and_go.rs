@@ -1,9 +1,12 @@
 //! What an honest peer sees.
 
+use std::time::{Duration, Instant};
+
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use kinfolk_shell::signal::{key::PeerKey, types::Record};
 use reqwest::Method;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::harness::{Peer, open, with_each};
 
@@ -120,6 +123,39 @@ async fn a_bare_record_is_published_like_one_in_json() {
         assert!(found.body["expires_in_s"].as_u64().unwrap() <= 120);
         let ended = bare(Method::DELETE, &format!("/signal/{}", peer.id), peer.bytes(2, &[]));
         assert_eq!(doorway.send(ended).await.body["changed"], json!(true));
+        doorway.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_lives_for_as_long_as_it_may() {
+    with_each(async |mut settings| {
+        let doorway = open(settings.clone()).await;
+        for (wanted, least, most) in
+            [(json!(null), 7_195, 7_200), (json!(1), 55, 60), (json!(600), 595, 600), (json!(u32::MAX), 7_195, 7_200)]
+        {
+            let peer = Peer::new();
+            let mut body = peer.publish(1);
+            if !wanted.is_null() {
+                body["lifetime_s"] = wanted.clone();
+            }
+            let life = doorway.put(&peer, &body).await.body["expires_in_s"].as_u64().unwrap();
+            assert!((least..=most).contains(&life), "{wanted}: {life}");
+        }
+        doorway.close().await;
+
+        settings.rules.lifetime = Duration::from_secs(2);
+        let (doorway, peer) = (open(settings).await, Peer::new());
+        assert_eq!(doorway.put(&peer, &peer.publish(7)).await.status, 200);
+        let begun = Instant::now();
+        while doorway.get(&format!("/signal/{}", peer.id)).await.status == 200 {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!doorway.get("/signal").await.peers().contains(&peer.id.as_str()));
+        assert_eq!(doorway.put(&peer, &peer.publish(7)).await.said(), (409, "stale"), "it is over for good");
+        assert_eq!(doorway.put(&peer, &peer.publish(8)).await.status, 200);
         doorway.close().await;
     })
     .await;

@@ -14,7 +14,10 @@ use kinfolk_core::{
 };
 use kinfolk_shell::{
     network::ids::peer_to_core,
-    signal::client::{Client, Numbers, Tokens},
+    signal::{
+        client::{Client, Tokens},
+        numbers::Numbers,
+    },
 };
 use serde_json::json;
 use tokio::{
@@ -217,7 +220,9 @@ async fn tokens_open_networks() {
 
 #[tokio::test]
 async fn a_flooded_server_says_when_to_come_again() {
-    let doorway = open(DoorwaySettings { reads: 2, ..settings(Keep::Memory) }).await;
+    let mut settings = settings(Keep::Memory);
+    settings.rules.reads = 2;
+    let doorway = open(settings).await;
     let mut node = Node::new(0);
     let mut last = Ok((vec![], 0));
     for _ in 0..10 {

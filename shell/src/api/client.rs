@@ -77,10 +77,12 @@ impl Client {
         let http = reqwest::Client::builder()
             .unix_socket(socket.clone())
             .no_proxy()
+            // There is no TLS on it: the certificates of this system need not be read, nor be there.
+            .tls_certs_only([])
             // A connection that is kept may be that of a node that is gone, and costs nothing to make.
             .pool_max_idle_per_host(0)
             .build()
-            .map_err(|error| ClientError::Broken(words(&error)))?;
+            .map_err(|error| ClientError::Broken(with_causes(&error)))?;
         Ok(Self { http, socket })
     }
 
@@ -346,7 +348,7 @@ impl Client {
             }
             source = one.source();
         }
-        ClientError::Broken(words(error))
+        ClientError::Broken(with_causes(error))
     }
 }
 
@@ -361,12 +363,12 @@ async fn problem(response: reqwest::Response) -> ClientError {
             Ok(problem) => ClientError::Problem(problem),
             Err(_) => ClientError::Broken(format!("status {status}")),
         },
-        Err(error) => ClientError::Broken(words(&error)),
+        Err(error) => ClientError::Broken(with_causes(&error)),
     }
 }
 
 /// The error and what led to it; the library's own text names only the outermost.
-fn words(error: &reqwest::Error) -> String {
+pub(crate) fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(one) = source {
@@ -396,7 +398,9 @@ impl<T: DeserializeOwned> Stream for Lines<T> {
             }
             match self.bytes.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(bytes))) => self.buffer.extend(bytes),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(ClientError::Broken(words(&error))))),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Some(Err(ClientError::Broken(with_causes(&error)))));
+                }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }

@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn variants_are_called_as_in_traces() {
         let peer: PeerId = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA".parse().unwrap();
-        let stored = StoredPeer { peer, pinned: false, blocked: false, relay: false, addresses: vec![] };
+        let stored = StoredPeer { peer, pinned: false, blocked: false, relay: false, record: 0, addresses: vec![] };
         assert_eq!(kind_of(&Event::Wake), "wake");
-        assert_eq!(kind_of(&Event::StoreLoaded { peers: vec![], last: true }), "store_loaded");
+        assert_eq!(kind_of(&Event::StoreLoaded { peers: vec![], nat: None, last: true }), "store_loaded");
         assert_eq!(kind_of(&Action::Remember(stored.clone())), "remember");
         assert_eq!(kind_of(&Reason::FoundBy(Source::Mdns)), "found_by");
         assert_eq!(kind_of(&DialError::Other("the library's words".into())), "other");

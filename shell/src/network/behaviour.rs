@@ -52,7 +52,6 @@ pub(super) struct Behaviour<A: NetworkBehaviour> {
     pub(super) mdns: Toggle<Governed<mdns::tokio::Behaviour>>,
     pub(super) twin: Toggle<Twin>,
     pub(super) relay: Governed<relay::Client>,
-    pub(super) early: relay::Early,
     pub(super) relay_server: relay::Server,
     pub(super) reach: Reach,
     pub(super) sync: Sync,
@@ -127,7 +126,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
         key: &Keypair,
         settings: &NetworkSettings,
         routed: Routed,
-        ((relay, early), relay_server): ((relay::Client, relay::Early), relay::Server),
+        (relay, relay_server): (relay::Client, relay::Server),
         terms: Terms,
         app: A,
     ) -> Result<Self, NetworkError> {
@@ -142,7 +141,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             let twin = Twin::new(local).inspect_err(|error| {
                 tracing::warn!(%error, "another machine with this node's identity will not be noticed by mDNS");
             });
-            (Some(Governed::new(mdns, not_relayed, Box::new(|_, _| false))), twin.ok())
+            (Some(Governed::new(mdns, everything, Box::new(|_, _| false))), twin.ok())
         } else {
             (None, None)
         };
@@ -165,7 +164,6 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             mdns: mdns.into(),
             twin: twin.into(),
             relay: Governed::new(relay, everything, Box::new(|_, _| false)),
-            early,
             relay_server,
             reach: Reach::default(),
             sync: Sync::new(protocol("sync", &config.protocols.sync)?, terms.members.clone()),
@@ -266,29 +264,7 @@ fn everything(_: &FromSwarm<'_>) -> bool {
     true
 }
 
-/// A circuit is no address of the home network.
-fn not_relayed(event: &FromSwarm<'_>) -> bool {
-    !matches!(event, FromSwarm::NewListenAddr(listened) if ids::is_relayed(listened.addr))
-}
-
 /// Kademlia is not told where we listen: it would tell others, and begin look-ups by itself.
 fn nothing_listened(event: &FromSwarm<'_>) -> bool {
     !matches!(event, FromSwarm::NewListenAddr(_) | FromSwarm::ExpiredListenAddr(_))
-}
-
-#[cfg(test)]
-mod tests {
-    use libp2p::{core::transport::ListenerId, swarm::behaviour::NewListenAddr};
-
-    use super::*;
-
-    #[test]
-    fn the_home_network_hears_of_no_circuits() {
-        let relay = format!("/ip4/45.10.20.1/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
-        for (address, heard) in [("/ip4/192.168.1.7/tcp/4001", true), (relay.as_str(), false)] {
-            let addr = &address.parse().unwrap();
-            let listener_id = ListenerId::next();
-            assert_eq!(not_relayed(&FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr })), heard);
-        }
-    }
 }

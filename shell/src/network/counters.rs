@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// | `kademlia.` | requests of others (`find_node`, `get_providers`, `get_record`, `add_provider`, `put_record`), `older_answers`, `addresses_pruned` (learnt by reaching a peer, not told to others), `other_queries` (its own, or dropped ones), `not_routed`, `modes` |
 /// | `punch.` | proposals of others that were dropped: `too_many_offers`, `unreadable_offers`, `unanswered_offers` |
 /// | `addresses.`, `listeners.` | what behaviours say of addresses (`relayed`: not heeded, because seen through a relay), and listeners of theirs |
-/// | `relays.` | as a client: `circuits` (opened, both ways), `replaced` (listeners, by renewals), `late_answers` (to what was given back), `renewed_too_soon`, `bad_addresses` (not told) |
+/// | `relays.` | as a client: `late_answers` (to what was given back or asked again), `bad_addresses` (not told) |
 /// | `relay.` | as a relay: `reservations_accepted`, `_renewed`, `_denied`, `_closed`, `_timed_out`; `circuits_opened`, `_denied`, `_failed` (the other side did not take it), `_closed`; `answers_failed` (not taken); `refused_strangers`, `_full`, `_network`, `_too_often` (why it was denied, where it was by a quota of ours) |
 /// | `unknown` | what this version of libp2p should not say |
 #[derive(Clone, Default, PartialEq, Eq, Debug)]

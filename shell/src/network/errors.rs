@@ -9,7 +9,6 @@ use libp2p::{
     TransportError,
     core::upgrade::NegotiationError,
     dns, noise, ping, quic,
-    relay::{client, outbound::hop},
     swarm::{self, ConnectionDenied},
 };
 
@@ -17,6 +16,7 @@ use super::{
     gate::Refusal,
     guard::GuardError,
     ids::{peer_to_core, real_peer},
+    relay::Failure,
 };
 
 /// The longest text of an error, in characters.
@@ -85,97 +85,49 @@ pub(super) fn of_listener(error: &io::Error) -> ListenError {
     ListenError::Other(text(error))
 }
 
-/// A reservation that can't even be asked for.
-pub(super) fn of_reserve_at_once(error: &TransportError<io::Error>) -> ReserveError {
-    match error {
-        TransportError::MultiaddrNotSupported(_) => {
-            ReserveError::Other("no circuit leads through this address".to_owned())
-        }
-        TransportError::Other(error) => of_reserve(error),
+/// A reservation that the relay did not give.
+pub(super) fn of_reserve(failure: &Failure) -> ReserveError {
+    match failure {
+        Failure::Refused | Failure::Denied => ReserveError::Forbidden,
+        Failure::Full => ReserveError::Full,
+        Failure::NotSpoken => ReserveError::Unsupported,
+        Failure::TimedOut => ReserveError::TimedOut,
+        Failure::Unreachable => ReserveError::ConnectionLost,
+        Failure::Nonsense | Failure::NoAnswer | Failure::NoPlace | Failure::NoCircuit => ReserveError::Malformed,
+        Failure::Broken(how) => ReserveError::Other(how.clone()),
     }
 }
 
-/// A reservation that the relay did not give, or has taken back.
-pub(super) fn of_reserve(error: &io::Error) -> ReserveError {
-    let Some(refused) = chain(error).find_map(|error| error.downcast_ref::<hop::ReserveError>()) else {
-        return ReserveError::Other(text(error));
-    };
-    match refused {
-        hop::ReserveError::Refused => ReserveError::Forbidden,
-        hop::ReserveError::ResourceLimitExceeded => ReserveError::Full,
-        hop::ReserveError::Unsupported => ReserveError::Unsupported,
-        hop::ReserveError::Protocol(hop::ProtocolViolation::UnexpectedStatus(status))
-            if status == "PERMISSION_DENIED" =>
-        {
-            ReserveError::Forbidden
-        }
-        hop::ReserveError::Io(_) | hop::ReserveError::Protocol(hop::ProtocolViolation::Codec(_)) => {
-            match of_talk(refused) {
-                Talk::NotSpoken => ReserveError::Unsupported,
-                Talk::TimedOut => ReserveError::TimedOut,
-                Talk::Nonsense => ReserveError::Malformed,
-                Talk::Broken => ReserveError::Other(text(innermost(refused))),
-            }
-        }
-        hop::ReserveError::Protocol(_) => ReserveError::Malformed,
+fn of_circuit(failure: &Failure) -> DialError {
+    match failure {
+        Failure::TimedOut => DialError::TimedOut,
+        Failure::NoCircuit
+        | Failure::Unreachable
+        | Failure::NotSpoken
+        | Failure::Nonsense
+        | Failure::Broken(_)
+        | Failure::Refused
+        | Failure::Full
+        | Failure::Denied
+        | Failure::NoAnswer
+        | Failure::NoPlace => DialError::Other(text(failure)),
     }
 }
 
-fn of_circuit(error: &client::transport::Error) -> DialError {
-    let refused = match error {
-        client::transport::Error::Connect(refused) => refused,
-        // The relay client's own dial to the relay has failed, or was refused.
-        client::transport::Error::ResponseFromBehaviourCanceled(_) => {
-            return DialError::Other("the relay can't be reached".to_owned());
-        }
-        client::transport::Error::MissingRelayPeerId
-        | client::transport::Error::MissingRelayAddr
-        | client::transport::Error::MissingDstPeerId
-        | client::transport::Error::InvalidHash
-        | client::transport::Error::SendingMessageToBehaviour(_)
-        | client::transport::Error::MultipleCircuitRelayProtocolsUnsupported
-        | client::transport::Error::MalformedMultiaddr
-        | client::transport::Error::Reservation(_) => return DialError::Other(text(error)),
-    };
-    DialError::Other(match refused {
-        hop::ConnectError::NoReservation => "the peer has no place at the relay".to_owned(),
-        hop::ConnectError::ResourceLimitExceeded => "the relay has no room for another circuit".to_owned(),
-        hop::ConnectError::PermissionDenied => "the relay refuses to relay to the peer".to_owned(),
-        hop::ConnectError::ConnectionFailed => "the relay can't get through to the peer".to_owned(),
-        hop::ConnectError::Unsupported => "it is no relay, or does not relay for this node".to_owned(),
-        hop::ConnectError::Io(_) | hop::ConnectError::Protocol(hop::ProtocolViolation::Codec(_)) => {
-            match of_talk(refused) {
-                Talk::NotSpoken => "it is no relay, or does not relay for this node".to_owned(),
-                Talk::TimedOut => return DialError::TimedOut,
-                Talk::Nonsense => "the relay's answer makes no sense".to_owned(),
-                Talk::Broken => plain(&format!("the relay broke off: {}", innermost(refused)), MAX_TEXT),
-            }
-        }
-        hop::ConnectError::Protocol(_) => "the relay's answer makes no sense".to_owned(),
-    })
-}
-
-/// How a talk with a relay went wrong.
-enum Talk {
-    NotSpoken,
-    TimedOut,
-    Nonsense,
-    Broken,
-}
-
-fn of_talk(error: &(dyn Error + 'static)) -> Talk {
+/// How a talk with a relay broke.
+pub(super) fn of_talk(error: &(dyn Error + 'static)) -> Failure {
     for error in chain(error) {
         // Negotiated lazily, it shows only when the stream is used.
         if error.is::<NegotiationError>() {
-            return Talk::NotSpoken;
+            return Failure::NotSpoken;
         }
         match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::TimedOut) => return Talk::TimedOut,
-            Some(io::ErrorKind::InvalidData) => return Talk::Nonsense,
+            Some(io::ErrorKind::TimedOut) => return Failure::TimedOut,
+            Some(io::ErrorKind::InvalidData) => return Failure::Nonsense,
             Some(_) | None => {}
         }
     }
-    Talk::Broken
+    Failure::Broken(text(innermost(error)))
 }
 
 /// The error, and all that lies within.
@@ -267,7 +219,7 @@ fn of_denied(cause: &ConnectionDenied) -> DialError {
 
 fn of_io(error: &io::Error) -> DialError {
     // What a relay said comes through the encryption that waited for it.
-    if let Some(refused) = chain(error).find_map(|error| error.downcast_ref::<client::transport::Error>()) {
+    if let Some(refused) = chain(error).find_map(|error| error.downcast_ref::<Failure>()) {
         return of_circuit(refused);
     }
     let mut at: Option<&(dyn Error + 'static)> = Some(error);

@@ -82,7 +82,7 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.members.set(peer, *member);
                 self.swarm.behaviour_mut().relay_server.reconsider(Some(&peer));
             }
-            Action::Reserve { relay, address } => self.reserve(id, relay, address),
+            Action::Reserve { relay, address: _ } => self.reserve(id, relay),
             Action::Unreserve { reservation } => self.unreserve(id, *reservation),
             Action::Probe { server, address } => match address_to_libp2p(address) {
                 Some(address) => self.swarm.behaviour_mut().reach.probe(id, peer_to_libp2p(server), address),
@@ -124,7 +124,8 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.sync_fetch(id, *connection, (*log, *epoch), *since, *limit);
             }
             Action::SyncCancel { sync, .. } => self.sync_cancel(*sync),
-            Action::SignalQuery { .. }
+            Action::RememberNat(_)
+            | Action::SignalQuery { .. }
             | Action::SignalPublish { .. }
             | Action::SignalCancel { .. }
             | Action::Answer { .. }

@@ -1,9 +1,6 @@
 //! Questions to the hash table, and what others put into it.
 
-use std::{
-    collections::HashSet,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::HashSet;
 
 use kinfolk_core::{Address, CommandId, Event, PeerId as CorePeerId, Query as Question, Refusal};
 use libp2p::{
@@ -119,11 +116,8 @@ impl<A: NetworkBehaviour> Network<A> {
 
     fn publish(&mut self, addresses: &[Address]) -> Result<QueryId, Refusal> {
         let addresses: Vec<Multiaddr> = addresses.iter().filter_map(address_to_libp2p).collect();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let seq = now.max(self.last_seq.saturating_add(1));
-        let value = record::sign(&self.key, seq, &addresses)
+        let value = record::sign(&self.key, self.numbers.next(), &addresses)
             .map_err(|error| Refusal::Other(errors::plain(&format!("the record can't be signed: {error}"), 200)))?;
-        self.last_seq = seq;
         let entry = kad::Record::new(record::key_of(self.swarm.local_peer_id()), value);
         let kademlia = self.swarm.behaviour_mut().kad.inner_mut();
         kademlia.put_record(entry, kad::Quorum::One).map_err(|_| Refusal::StoreFull)
@@ -238,15 +232,11 @@ impl<A: NetworkBehaviour> Network<A> {
         }
         *newest = Some(record.seq());
         if peer == *self.swarm.local_peer_id() {
-            self.seen_own(record.seq());
+            // Of an earlier run whose store is lost, perhaps: the next one must be newer.
+            self.numbers.raise(record.seq());
         }
         let (addresses, cut) = told(record.addresses().iter(), MAX_ADDRESSES);
-        self.tell_found(id, vec![(peer_to_core(peer), addresses)], cut);
-    }
-
-    /// A record of ours is about, perhaps of an earlier run whose clock was ahead: the next one must be newer.
-    fn seen_own(&mut self, seq: u64) {
-        self.last_seq = self.last_seq.max(seq);
+        self.tell_found(id, vec![(peer_to_core(peer), addresses)], cut, Some(record.seq()));
     }
 
     /// Tells of peers in events of at most 32 peers and 32 addresses.
@@ -260,7 +250,7 @@ impl<A: NetworkBehaviour> Network<A> {
             };
             let (addresses, more) = told(addresses.iter(), MAX_PER_PEER);
             if batch.len() == MAX_ADDRESSES || size + addresses.len() > MAX_ADDRESSES {
-                self.tell_found(id, std::mem::take(&mut batch), std::mem::take(&mut cut));
+                self.tell_found(id, std::mem::take(&mut batch), std::mem::take(&mut cut), None);
                 size = 0;
             }
             size += addresses.len();
@@ -268,16 +258,16 @@ impl<A: NetworkBehaviour> Network<A> {
             batch.push((peer, addresses));
         }
         if !batch.is_empty() {
-            self.tell_found(id, batch, cut);
+            self.tell_found(id, batch, cut, None);
         }
     }
 
-    fn tell_found(&mut self, id: QueryId, peers: Vec<(CorePeerId, Vec<Address>)>, cut: u32) {
+    fn tell_found(&mut self, id: QueryId, peers: Vec<(CorePeerId, Vec<Address>)>, cut: u32, record: Option<u64>) {
         let Some(query) = self.queries.get_mut(&id) else { return };
         query.found = true;
         let query = query.command;
         self.counters.add("cut.addresses", cut.into());
-        self.tell(Event::QueryFound { query, peers, cut });
+        self.tell(Event::QueryFound { query, peers, cut, record });
     }
 
     fn on_query_end(&mut self, id: QueryId, stats: &QueryStats) {
@@ -314,7 +304,7 @@ impl<A: NetworkBehaviour> Network<A> {
             Err(NotKept::Old) => self.counters.count("refused.old_records"),
             Err(NotKept::Own { seq }) => {
                 self.counters.count("refused.own_records");
-                self.seen_own(seq);
+                self.numbers.raise(seq);
             }
             Err(NotKept::Full) => self.counters.count("refused.no_room"),
         }

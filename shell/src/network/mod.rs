@@ -62,6 +62,7 @@ pub use counters::Counters;
 use crate::{
     driver::{Happened, World},
     port_mapping::PortMapping,
+    signal::numbers::Numbers,
     sync::Logs,
 };
 use behaviour::{Behaviour, NetworkKeys, Routed};
@@ -70,7 +71,7 @@ use kademlia::Query;
 use members::{Members, Services};
 use punch::Punches;
 use reach::{quota::Quota, serving::Terms};
-use relay::{Client, Early, Reservations};
+use relay::Client;
 use repeats::{Pace, Repeats};
 
 /// More dials of behaviours than these are not held; the oldest is refused for a new one.
@@ -87,6 +88,9 @@ pub struct NetworkSettings {
     pub config: ValidConfig,
     /// What identify calls this program: `kinfolk/0.1.0`.
     pub agent: String,
+    /// Numbers our records in the hash table. By default it begins anew with each network; with a signal client beside it, it
+    /// is the same one.
+    pub numbers: Numbers,
     /// A QUIC connection on which nothing happens sends something after this; default 25 s, below the usual 30 s of UDP
     /// mappings. Each such packet is a wake-up on both sides.
     pub quic_keep_alive: Duration,
@@ -118,6 +122,7 @@ impl NetworkSettings {
         Self {
             config,
             agent: agent.into(),
+            numbers: Numbers::default(),
             quic_keep_alive: Duration::from_secs(25),
             quic_idle: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
@@ -183,11 +188,9 @@ pub struct Network<A: NetworkBehaviour> {
     punches: Punches,
     listeners: HashMap<ListenerId, Listener>,
     last_listener: u64,
-    reservations: Reservations,
     /// Queries of the core under way.
     queries: HashMap<QueryId, Query>,
-    /// The sequence number of our newest record, as far as it is known.
-    last_seq: u64,
+    numbers: Numbers,
     /// Peers that mDNS has found and that the core was told of, each with the number of its addresses.
     by_mdns: HashMap<PeerId, u32>,
     /// Names that a person wrote.
@@ -256,7 +259,7 @@ impl<A: NetworkBehaviour> Network<A> {
         transport::warm_up();
         let open = Openings::default();
         let transport = transport::internet(&key, &settings, open.clone())?;
-        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let (circuits, relay) = relay::client();
         let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
         Self::build(key, settings, executor, transport, relay, open, app)
     }
@@ -275,7 +278,7 @@ impl<A: NetworkBehaviour> Network<A> {
     ) -> Result<Self, NetworkError> {
         let open = Openings::default();
         let transport = libp2p::Transport::boxed(transport::guarded(transport, open.clone()));
-        let (circuits, relay) = relay::client(key.public().to_peer_id());
+        let (circuits, relay) = relay::client();
         let transport = transport::with_circuits(&key, &settings, circuits, transport)?;
         Self::build(key, settings, executor, transport, relay, open, app)
     }
@@ -285,7 +288,7 @@ impl<A: NetworkBehaviour> Network<A> {
         settings: NetworkSettings,
         executor: impl Executor + Send + 'static,
         transport: Boxed<(PeerId, StreamMuxerBox)>,
-        relay: (Client, Early),
+        relay: Client,
         open: Openings,
         app: A,
     ) -> Result<Self, NetworkError> {
@@ -327,9 +330,8 @@ impl<A: NetworkBehaviour> Network<A> {
             punches: Punches::default(),
             listeners: HashMap::new(),
             last_listener: 0,
-            reservations: Reservations::default(),
             queries: HashMap::new(),
-            last_seq: 0,
+            numbers: settings.numbers,
             by_mdns: HashMap::new(),
             names: HashSet::new(),
             configured_pins: settings.config.pinned.iter().map(|pinned| pinned.peer).collect(),

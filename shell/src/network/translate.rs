@@ -76,7 +76,6 @@ impl<A: NetworkBehaviour> Network<A> {
                 self.on_dial_failed(connection_id, &error);
             }
             SwarmEvent::NewListenAddr { listener_id, address } => match self.listener(listener_id) {
-                None if self.on_circuit_listened(listener_id, &address) => {}
                 Some((listener, command)) => {
                     self.tell(Event::Listening { listener, command, address: address_to_core(&address) });
                 }
@@ -89,9 +88,6 @@ impl<A: NetworkBehaviour> Network<A> {
                 None => self.counters.count("listeners.others"),
             },
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                if self.on_circuit_listener_closed(listener_id, &reason) {
-                    return;
-                }
                 self.on_listener_closed(listener_id, &addresses, reason);
             }
             SwarmEvent::ListenerError { error, .. } => {
@@ -109,7 +105,7 @@ impl<A: NetworkBehaviour> Network<A> {
 
     fn on_behaviour(&mut self, event: BehaviourEvent<A>) {
         match event {
-            BehaviourEvent::Gate(never) | BehaviourEvent::Early(never) => match never {},
+            BehaviourEvent::Gate(never) => match never {},
             BehaviourEvent::Identify(said) => {
                 if let Some(event) = self.on_said(Asker::Identify, said) {
                     self.on_identify(event);

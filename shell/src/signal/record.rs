@@ -130,6 +130,8 @@ struct AddressInfo {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn addresses(n: u16) -> Vec<Multiaddr> {
@@ -149,6 +151,38 @@ mod tests {
         let own = PeerRecord::new_interop(&key, addresses(2)).unwrap();
         let again = sign(&key, own.seq(), own.addresses()).unwrap();
         assert_eq!(again, own.into_signed_envelope().into_protobuf_encoding());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        /// Whoever publishes what: everybody reads the same, under its own key only, and nobody can change a bit of it.
+        #[test]
+        fn a_record_says_what_was_signed_and_nothing_else(
+            (seq, ports) in (any::<u64>(), prop::collection::vec(any::<u16>(), 0..20)),
+            (at, bit, cut) in (any::<prop::sample::Index>(), 0..8_u8, any::<prop::sample::Index>()),
+        ) {
+            let (key, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+            let peer = key.public().to_peer_id();
+            let all: Vec<Multiaddr> =
+                ports.iter().map(|port| format!("/ip4/45.10.20.1/tcp/{port}").parse().unwrap()).collect();
+            let value = sign(&key, seq, &all).unwrap();
+            let said = read(&value).unwrap();
+            prop_assert_eq!((said.peer, said.seq), (peer, seq));
+            prop_assert_eq!(&said.addresses[..], &all[..all.len().min(MAX_ADDRESSES)]);
+            let record = verify(&peer, &value).unwrap();
+            prop_assert_eq!((record.seq(), record.addresses()), (seq, &said.addresses[..]));
+            prop_assert!(verify(&other.public().to_peer_id(), &value).is_err());
+            let mut bent = value.clone();
+            bent[at.index(value.len())] ^= 1 << bit;
+            prop_assert!(verify(&peer, &bent).is_err());
+            prop_assert!(verify(&peer, &value[..cut.index(value.len())]).is_err());
+        }
+
+        #[test]
+        fn any_bytes_can_be_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read(&bytes);
+            prop_assert!(verify(&PeerId::random(), &bytes).is_err());
+        }
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Keeper {
             return Err(SyncError::WentBack);
         }
         if head == Head::default() && self.shared.table().heads.len() >= MAX_LOGS {
-            return Err(SyncError::StoreFailed);
+            return Err(SyncError::LogFull);
         }
         if epoch > head.epoch {
             head = Head { epoch, ..Head::default() };
@@ -170,7 +170,10 @@ impl Keeper {
         }
         let new = &entries[known..];
         if let Some(last) = new.last() {
-            self.log.append(&log, epoch, new).map_err(|error| failed(&error))?;
+            self.log.append(&log, epoch, new).map_err(|error| match error {
+                LogError::Full(_) => SyncError::LogFull,
+                LogError::Damaged(_) | LogError::Failed(_) => failed(&error),
+            })?;
             head = Head { epoch, position: last.position, hash: last.hash };
             self.shared.grew(log, head, false);
         }

@@ -33,7 +33,7 @@ pub struct Fork {
 /// Why a store does not do what it should.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LogError {
-    /// It takes no more.
+    /// It has no room for more of this log.
     #[error("the store of logs is full: {0}")]
     Full(String),
     /// What is in it makes no sense.

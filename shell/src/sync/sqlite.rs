@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use kinfolk_core::{EntryHash, Head, LogHead, PeerId};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::log::{Entry, Fork, Log, LogError};
 use crate::store::{StoreError, migrate, open_file, set_aside};
@@ -24,8 +24,12 @@ const PLACES: i64 = 1 << 41;
 /// So that each has its rows.
 const MAX_LOGS: i64 = 1 << 21;
 
+/// What an entry takes besides its data: its hash, a share of a signature, its row.
+const ENTRY_BYTES: u64 = 64;
+
 /// One entry per version of the schema: what leads to it from the one before.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE logs (
         id INTEGER PRIMARY KEY,
         author BLOB NOT NULL,
@@ -58,7 +62,15 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE TABLE own (begins_anew INTEGER NOT NULL) STRICT;
     INSERT INTO own VALUES (0);
-"];
+",
+    "
+    ALTER TABLE logs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE logs SET bytes = (
+        SELECT coalesce(sum(length(data) + 64), 0) FROM entries
+        WHERE entries.id BETWEEN logs.id << 41 AND (logs.id + 1 << 41) - 1
+    );
+",
+];
 
 /// What it is called where it is spoken of.
 const WHAT: &str = "the store of logs";
@@ -67,6 +79,15 @@ const WHAT: &str = "the store of logs";
 #[derive(Debug)]
 pub struct SqliteLog {
     connection: Connection,
+    room: Option<Room>,
+}
+
+/// What the logs of others may take.
+#[derive(Debug)]
+struct Room {
+    own: PeerId,
+    bytes: u64,
+    taken: u64,
 }
 
 /// A store that was opened.
@@ -104,7 +125,23 @@ impl SqliteLog {
             let sql = |source| StoreError::Sql { what: WHAT, path, source };
             connection.execute("UPDATE own SET begins_anew = 1", []).map_err(sql)?;
         }
-        Ok(Opened { log: Self { connection }, warning })
+        Ok(Opened { log: Self { connection, room: None }, warning })
+    }
+
+    /// Lets the logs of all authors but `own` take so many bytes. The log of one author may grow as long as it is not larger
+    /// than what is free then: nobody takes the room of all others.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn with_room(mut self, own: PeerId, bytes: u64) -> Result<Self, LogError> {
+        let taken = self
+            .connection
+            .query_row("SELECT coalesce(sum(bytes), 0) FROM logs WHERE author != ?1", [own.as_bytes()], |row| {
+                count(row, 0)
+            })
+            .map_err(failed)?;
+        self.room = Some(Room { own, bytes, taken });
+        Ok(self)
     }
 
     /// A store that is gone when it is dropped.
@@ -116,7 +153,7 @@ impl SqliteLog {
             let mut connection = Connection::open_in_memory()?;
             set_up(&connection)?;
             migrate(&mut connection, 0, &MIGRATIONS)?;
-            Ok(Self { connection })
+            Ok(Self { connection, room: None })
         };
         made().map_err(|source| StoreError::Sql { what: WHAT, path: PathBuf::from("in memory"), source })
     }
@@ -182,21 +219,33 @@ impl Log for SqliteLog {
 
     fn append(&mut self, log: &PeerId, epoch: u64, entries: &[Entry]) -> Result<(), LogError> {
         let Some(last) = entries.last() else { return Ok(()) };
+        let bytes = entries.iter().map(|entry| entry.data.len() as u64 + ENTRY_BYTES).sum();
+        let room = self.room.as_mut().filter(|room| room.own != *log);
         let transaction = self.connection.transaction().map_err(failed)?;
+        if let Some(room) = &room {
+            let held = held(&transaction, log)?;
+            let free = room.bytes.saturating_sub(room.taken);
+            if held + bytes > free {
+                return Err(LogError::Full(format!("{log} has {held} bytes, and {free} are free")));
+            }
+        }
         let id = begin_log(&transaction, log, epoch)?;
-        let append =
-            || -> rusqlite::Result<()> {
-                let mut insert = transaction
-                    .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
-                for entry in entries {
-                    insert.execute(params![row_of(id, entry.position), entry.hash.0, entry.signature, entry.data])?;
-                }
-                transaction
-                    .prepare_cached("UPDATE logs SET position = ?2, hash = ?3 WHERE id = ?1")?
-                    .execute(params![id, number(last.position), last.hash.0])?;
-                Ok(())
-            };
-        append().and_then(|()| transaction.commit()).map_err(failed)
+        let append = || -> rusqlite::Result<()> {
+            let mut insert = transaction
+                .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
+            for entry in entries {
+                insert.execute(params![row_of(id, entry.position), entry.hash.0, entry.signature, entry.data])?;
+            }
+            transaction
+                .prepare_cached("UPDATE logs SET position = ?2, hash = ?3, bytes = bytes + ?4 WHERE id = ?1")?
+                .execute(params![id, number(last.position), last.hash.0, number(bytes)])?;
+            Ok(())
+        };
+        append().and_then(|()| transaction.commit()).map_err(failed)?;
+        if let Some(room) = room {
+            room.taken += bytes;
+        }
+        Ok(())
     }
 
     fn keep_apart(&mut self, fork: &Fork, entries: &[Entry]) -> Result<(), LogError> {
@@ -244,6 +293,14 @@ impl Log for SqliteLog {
     }
 }
 
+/// Bytes of an author's logs.
+fn held(transaction: &Transaction<'_>, log: &PeerId) -> Result<u64, LogError> {
+    transaction
+        .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM logs WHERE author = ?1")
+        .and_then(|mut held| held.query_row([log.as_bytes()], |row| count(row, 0)))
+        .map_err(failed)
+}
+
 /// The number of a log, which is made if it is not there.
 fn begin_log(transaction: &Transaction<'_>, log: &PeerId, epoch: u64) -> Result<i64, LogError> {
     let known = transaction
@@ -254,7 +311,7 @@ fn begin_log(transaction: &Transaction<'_>, log: &PeerId, epoch: u64) -> Result<
         return Ok(id);
     }
     transaction
-        .execute("INSERT INTO logs VALUES (NULL, ?1, ?2, 0, zeroblob(32))", params![log.as_bytes(), number(epoch)])
+        .execute("INSERT INTO logs VALUES (NULL, ?1, ?2, 0, zeroblob(32), 0)", params![log.as_bytes(), number(epoch)])
         .map_err(failed)?;
     let id = transaction.last_insert_rowid();
     if id > MAX_LOGS { Err(LogError::Full(format!("it has {MAX_LOGS} logs"))) } else { Ok(id) }
@@ -305,9 +362,6 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 fn failed(error: rusqlite::Error) -> LogError {
     if is_damage(&error) {
         return LogError::Damaged(error.to_string());
-    }
-    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-        return LogError::Full(error.to_string());
     }
     LogError::Failed(error.to_string())
 }

@@ -134,6 +134,11 @@ fn forged_entries_change_nothing() {
     let mut none = sent(ada.logs.own, 0, 0, range());
     none.items.clear();
     assert_eq!(store(none), Err(SyncError::Malformed));
+    // A first entry that names one before it, signed by its author all the same: it could not be handed on.
+    let before = EntryHash([1; 32]);
+    let place = chain::Place { log: &ada.logs.own, epoch: 0, since: 0, before };
+    let entries = chain::write(place, &ada.key, vec![vec![7]]).unwrap();
+    assert_eq!(store(sent(ada.logs.own, 0, 0, Range { before, entries, has_more: false })), Err(SyncError::Malformed));
     assert_eq!(bob.head(&ada), Head::default());
     assert!(bob.fetch(&ada, &ada, 0, 10).is_ok());
 }
@@ -315,6 +320,34 @@ fn too_much_is_refused_before_it_is_stored() {
     assert!(first.entries >= 12, "{first:?}");
     bob.fetch(&ada, &ada, first.head.position, 4_096).unwrap();
     assert_eq!(bob.head(&ada), ada.head(&ada));
+}
+
+#[test]
+fn one_author_can_not_take_the_room_of_the_others() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), Keypair::generate_ed25519());
+    let own = peer_to_core(key.public().to_peer_id());
+    let small = || SqliteLog::open(folder.path(), true, 0).unwrap().log.with_room(own, 64 << 10).unwrap();
+    let (ada, bob) = (in_memory(), in_memory());
+    let eve = node(&key, small());
+    let (a_kib, everything) = (|count| vec![vec![b'x'; 1_024 - 64]; count], 4_096);
+    block_on(ada.logs.put(a_kib(30))).unwrap();
+    assert_eq!(eve.fetch(&ada, &ada, 0, everything).unwrap().entries, 30);
+    block_on(ada.logs.put(a_kib(5))).unwrap();
+    assert_eq!(eve.fetch(&ada, &ada, 30, everything), Err(SyncError::LogFull));
+    block_on(bob.logs.put(a_kib(16))).unwrap();
+    assert_eq!(eve.fetch(&bob, &bob, 0, everything).unwrap().entries, 16);
+    // What one puts oneself has no such bound, and takes no room from the others; nor does a restart give more.
+    block_on(eve.logs.put(a_kib(100))).unwrap();
+    block_on(eve.logs.close());
+    let eve = node(&key, small());
+    block_on(bob.logs.put(a_kib(3))).unwrap();
+    assert_eq!(eve.fetch(&bob, &bob, 16, everything), Err(SyncError::LogFull));
+    // Nor does a new epoch.
+    let twin = ada.twin();
+    twin.put(0..1);
+    assert_eq!(ada.fetch(&twin, &ada, 0, everything), Err(SyncError::Forked { position: 1 }));
+    assert!(ada.put(0..1).epoch > 0);
+    assert_eq!(eve.fetch(&ada, &ada, 0, everything), Err(SyncError::LogFull));
 }
 
 #[test]

@@ -163,7 +163,7 @@ pub(crate) fn setup(config: Config) -> Setup {
         agent: "kinfolk/test".into(),
         data_dir: None,
         clock: Clock::start(),
-        inputs: stream::iter([Event::StoreLoaded { peers: vec![], last: true }]).boxed(),
+        inputs: stream::iter([Event::StoreLoaded { peers: vec![], nat: None, last: true }]).boxed(),
         store: None,
         recorder: None,
         logs: None,

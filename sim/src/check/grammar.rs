@@ -15,10 +15,10 @@
 //! | `SignalPublish` | one of `SignalPublished`, `SignalFailed`, `Refused` |
 //! | `Probe` | one of `Probed`, `Refused` |
 //! | `Reserve` | any number of `Reserved` and `ReservedAt`, then at most one `ReservationEnded`, which is the last |
-//! | `Punch` | at most one `PunchAnswered`, then one of `Connected` (with it as origin), `PunchFailed`, `Refused` |
+//! | `Punch` | at most one `PunchAnswered`, then one of `Connected` (with it as origin), `PunchFailed`, `Refused`; after a `Connected` there may be more, from other candidates |
 //! | `SyncExchange`, `SyncAnnounce` | any number of `SyncTold`, the last one marked so; or `SyncFailed`, `Refused` |
 //! | `SyncFetch` | one of `SyncFetched`, `SyncFailed`, `Refused` |
-//! | `AnswerPunch` | one of `Connected` (with it as origin), `PunchFailed`, `Refused` |
+//! | `AnswerPunch` | one of `Connected` (with it as origin), `PunchFailed`, `Refused`; after a `Connected` there may be more |
 //!
 //! A connection begins with `Connected`, under a number that is higher than all before, and ends with `Disconnected`;
 //! `CircuitLimited`, `Identified`, `IdentifyFailed`, `Pinged`, `CircuitUsed` and `PunchOffered` lie in between, and
@@ -51,6 +51,8 @@ enum Expected {
         answered: bool,
     },
     AnswerPunch,
+    /// One of its dials got through; others still may.
+    Punched,
     Exchange,
     Fetch,
     /// Nothing more may come.
@@ -213,7 +215,11 @@ impl Grammar {
         match origin {
             Origin::Inbound | Origin::Probe(_) => Ok(()),
             Origin::Dial(dial) => self.end(dial, &[Expected::Dial], "Connected"),
-            Origin::Punch(punch) => self.end(punch, &PUNCHES, "Connected"),
+            Origin::Punch(punch) => {
+                self.amid(punch, &[&PUNCHES[..], &[Expected::Punched]].concat(), "Connected")?;
+                self.open.insert(punch, Expected::Punched);
+                Ok(())
+            }
             Origin::Held(held) => match self.held.remove(&held) {
                 Some(true) => Ok(()),
                 Some(false) => wrong(format!("{held} has led to a connection, and was not released")),

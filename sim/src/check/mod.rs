@@ -266,6 +266,7 @@ impl Watch {
             | Action::Route { .. }
             | Action::Unroute { .. }
             | Action::Remember(_)
+            | Action::RememberNat(_)
             | Action::Forget { .. }
             | Action::Tell(_) => {}
         }

@@ -21,6 +21,12 @@ const NAMING: [&str; 10] = [
 /// Everything behind this is a path.
 const UNIX: &str = "/unix/";
 
+/// Where signal servers are.
+const URLS: [&str; 2] = ["https://", "http://"];
+
+/// The end of most of those, which names nobody.
+const SIGNAL: &str = "/signal";
+
 /// The shortest peer id of a real key, in bytes.
 const MIN_ID: usize = 34;
 
@@ -77,6 +83,10 @@ fn next(
     if inside_word {
         return None;
     }
+    if let Some(scheme) = URLS.iter().find(|scheme| rest.starts_with(**scheme)) {
+        let (len, new) = url(&rest[scheme.len()..], replace);
+        return (len > 0).then_some((scheme.len(), len, Some(new)));
+    }
     let word = run(rest, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).trim_end_matches(['.', '-']);
     if word.contains('.')
         && word.contains(|c: char| c.is_ascii_alphabetic())
@@ -90,6 +100,47 @@ fn next(
     let word = run(rest, |c| c.is_ascii_alphanumeric());
     let peer = peer(word)?;
     Some((0, word.len(), replace(Found::Peer(peer))))
+}
+
+/// What stands behind a URL's scheme: its length, and what it becomes. Host and path name somebody, the port does not.
+fn url(rest: &str, replace: &mut impl FnMut(Found<'_>) -> Option<String>) -> (usize, String) {
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | ')' | '}' | '<' | '>');
+    let whole = run(rest, |c| !ends(c)).trim_end_matches([':', '.', '!', '?']);
+    let (authority, path) = whole.split_at(whole.find('/').unwrap_or(whole.len()));
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let (host, port) = match authority.rfind(':').filter(|at| is_port(&authority[at + 1..])) {
+        Some(at) => authority.split_at(at),
+        None => (authority, ""),
+    };
+    let (folder, end) = path.strip_suffix(SIGNAL).map_or((path, ""), |folder| (folder, SIGNAL));
+    let mut name = |name: &str| {
+        let (bare, is_v6) = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(bare) => (bare, true),
+            None => (name, false),
+        };
+        let found = match bare.parse() {
+            Ok(ip) => Found::Ip(ip),
+            Err(_) => Found::Name(bare),
+        };
+        match replace(found) {
+            Some(new) if is_v6 => format!("[{new}]"),
+            Some(new) => new,
+            None => name.to_string(),
+        }
+    };
+    let mut new = String::new();
+    if !host.is_empty() {
+        new.push_str(&name(host));
+    }
+    new.push_str(port);
+    if let Some(folder) = folder.strip_prefix('/') {
+        new.push('/');
+        if !folder.is_empty() {
+            new.push_str(&name(folder));
+        }
+    }
+    new.push_str(end);
+    (whole.len(), new)
 }
 
 /// How far to go when nothing begins here: to the end of the word, so that nothing is found within one.
@@ -182,6 +233,14 @@ mod tests {
             ("2001:db8::1: gone", "<ip 2001:db8::1>: gone"),
             ("(192.0.2.1).", "(<ip 192.0.2.1>)."),
             ("4.3.2.1.in-addr.arpa", "<ip 4.3.2.1>.in-addr.arpa"),
+            ("https://a.example/signal", "https://<name a.example>/signal"),
+            ("https://a.example:8443/smith/home/signal", "https://<name a.example>:8443/<name smith/home>/signal"),
+            ("http://192.0.2.1:4080", "http://<ip 192.0.2.1>:4080"),
+            ("http://[2001:db8::1]:4080/signal", "http://[<ip 2001:db8::1>]:4080/signal"),
+            ("http://doorway", "http://<name doorway>"),
+            ("it is at https://a.example/x now", "it is at https://<name a.example>/<name x> now"),
+            ("(https://a.example).", "(https://<name a.example>)."),
+            ("https:// xhttps://a.example", "https:// xhttps://a.example"),
             ("look for known.example now", "look for <known> now"),
             ("known.example.", "<known>."),
             ("unknown.example, xknown.example", "unknown.example, xknown.example"),

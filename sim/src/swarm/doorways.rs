@@ -10,7 +10,7 @@ use kinfolk_core::{
     Action, Address, Command, CommandId, Event, PeerId, SignalBacking, SignalError, SignalPeer, SignalServices,
 };
 
-use super::{What, World, malice::invented, nanos, peer_id};
+use super::{What, World, machine::HIGHEST_NUMBER, malice::invented, nanos, peer_id};
 use crate::{
     engine::{Dice, Key, MILLI, Moment, Purpose, SECOND},
     internet::{HostId, Protocol},
@@ -102,8 +102,6 @@ const MAX_PEERS: usize = 32;
 const LIFETIME: Duration = Duration::from_secs(7_200);
 /// The number of a record that is over is remembered for a day.
 const REMEMBERED: u64 = 86_400 * SECOND;
-/// The shell's highest number.
-const HIGHEST: u64 = 1 << 40;
 /// A slow server takes up to this long.
 const SLOWEST: u64 = 30 * SECOND;
 
@@ -149,10 +147,9 @@ impl World {
             (server, Errand::Query { peer: *peer, limit: *limit })
         } else if let Action::SignalPublish { server, addresses, services, lifetime } = &command.action {
             let machine = &mut self.machines[node as usize];
-            let clock = machine.unix_time(self.now, self.unix_time);
-            machine.record_number = clock.min(HIGHEST).max(machine.record_number.saturating_add(1));
+            let seq = machine.next_record_number(machine.unix_time(self.now, self.unix_time));
             let (addresses, services, lifetime) = (addresses.clone(), *services, *lifetime);
-            (server, Errand::Publish(Publish { seq: machine.record_number, addresses, services, lifetime }))
+            (server, Errand::Publish(Publish { seq, addresses, services, lifetime }))
         } else {
             return;
         };
@@ -282,7 +279,7 @@ impl World {
                 if doorway.dice.happens(500_000) {
                     return Err(SignalError::Failed("it makes up numbers".to_owned()));
                 }
-                let seq = (publish.seq + 1 + doorway.dice.below(1_000_000)).min(HIGHEST);
+                let seq = (publish.seq + 1 + doorway.dice.below(1_000_000)).min(HIGHEST_NUMBER);
                 let machine = &mut self.machines[node as usize];
                 machine.record_number = machine.record_number.max(seq);
                 Err(SignalError::Stale { seq })

@@ -90,6 +90,7 @@ impl World {
             Action::Remember(stored) => {
                 self.machines[node as usize].store.insert(stored.peer, stored.clone());
             }
+            Action::RememberNat(nat) => self.machines[node as usize].nat = Some(nat.clone()),
             Action::Forget { peer } => {
                 self.machines[node as usize].store.remove(peer);
             }

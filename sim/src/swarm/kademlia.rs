@@ -277,8 +277,8 @@ impl World {
             },
             Question::Publish { addresses } => {
                 let machine = &mut self.machines[node as usize];
-                machine.sequence = (machine.unix_time(self.now, self.unix_time)).max(machine.sequence + 1);
-                (Kind::Publish(machine.sequence, addresses.iter().cloned().collect()), machine.place)
+                let number = machine.next_record_number(machine.unix_time(self.now, self.unix_time));
+                (Kind::Publish(number, addresses.iter().cloned().collect()), machine.place)
             }
         };
         self.begin(node, Some(command), kind, target);
@@ -430,6 +430,7 @@ impl World {
         let theirs = &mut self.machines[peer as usize];
         let near = named.unwrap_or_else(|| theirs.table.nearest(target, node));
         let mut news: Vec<(u32, Addresses)> = vec![];
+        let mut number = None;
         match query.kind {
             _ if conceals => {}
             Kind::Providers(topic) => {
@@ -443,13 +444,14 @@ impl World {
                 let kept = theirs.shelf.records.get(&owner).filter(|record| record.until > self.now);
                 if let Some(record) = kept.filter(|record| record.sequence > query.newest) {
                     query.newest = record.sequence;
+                    number = Some(record.sequence);
                     news.push((owner, record.addresses.clone()));
                 }
             }
             Kind::Near | Kind::Provide(_) | Kind::Publish(..) => {}
         }
         self.merge(key, &near);
-        self.found(key, &news);
+        self.found(key, &news, number);
         self.advance(key);
     }
 
@@ -470,7 +472,7 @@ impl World {
     }
 
     /// Tells the core of peers, in events of the size that the shell gives them.
-    fn found(&mut self, key: Key, peers: &[(u32, Addresses)]) {
+    fn found(&mut self, key: Key, peers: &[(u32, Addresses)], record: Option<u64>) {
         let Some(query) = self.queries.get_mut(key) else { return };
         let (Some(command), node) = (query.command, query.node) else { return };
         query.found |= !peers.is_empty();
@@ -480,7 +482,8 @@ impl World {
             let told: Vec<Address> = addresses.iter().take(MAX_PER_PEER).cloned().collect();
             if batch.len() == MAX_TOLD || size + told.len() > MAX_TOLD {
                 let peers = std::mem::take(&mut batch);
-                self.say_now(node, Event::QueryFound { query: command, peers, cut: std::mem::take(&mut cut) });
+                let cut = std::mem::take(&mut cut);
+                self.say_now(node, Event::QueryFound { query: command, peers, cut, record });
                 size = 0;
             }
             size += told.len();
@@ -488,7 +491,7 @@ impl World {
             batch.push((peer_id(*peer), told));
         }
         if !batch.is_empty() {
-            self.say_now(node, Event::QueryFound { query: command, peers: batch, cut });
+            self.say_now(node, Event::QueryFound { query: command, peers: batch, cut, record });
         }
     }
 
@@ -502,7 +505,7 @@ impl World {
                 let done = done.filter(|one| one.state == State::Done).take(K);
                 let peers: Vec<(u32, Addresses)> =
                     done.map(|one| (one.peer, one.addresses.clone().unwrap_or_else(|| none.clone()))).collect();
-                self.found(key, &peers);
+                self.found(key, &peers, None);
                 self.finish(key);
             }
             Kind::Providers(_) | Kind::Record(_) => self.finish(key),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kinfolk_core::{
-    Address, Audience, CommandId, ConnectionId, Deadline, Event, HeldId, Identity, Node, PeerId, Started, StoredPeer,
-    Time, Transport, ValidConfig,
+    Address, Audience, CommandId, ConnectionId, Deadline, Event, HeldId, Identity, Node, PeerId, Started, StoredNat,
+    StoredPeer, Time, Transport, ValidConfig,
 };
 use smallvec::SmallVec;
 
@@ -90,7 +90,6 @@ pub struct Machine {
     pub(super) members: Vec<u32>,
     pub(super) table: Table,
     pub(super) shelf: Shelf,
-    pub(super) sequence: u64,
     /// Who was found by multicast, at which addresses, and until when that holds.
     pub(super) near: Vec<(u32, Addresses, Moment)>,
     pub(super) services: (Audience, Audience),
@@ -103,10 +102,12 @@ pub struct Machine {
     pub(super) logs: super::logs::Logs,
     /// Whether it exchanges logs.
     pub(super) keeps_logs: bool,
-    /// The number of its last record for signal servers, which survives a restart, too.
+    /// The number of its last record, for the hash table and for signal servers. It survives a restart, as do the peers
+    /// that its store remembers.
     pub(super) record_number: u64,
-    /// What survives a restart.
     pub(super) store: BTreeMap<PeerId, StoredPeer>,
+    /// And what it remembers of the NATs in front of it.
+    pub(super) nat: Option<StoredNat>,
 }
 
 pub(super) struct Listener {
@@ -135,6 +136,9 @@ pub(super) struct Held {
     /// It is an AutoNAT server's dial, for this probe.
     pub(super) probe: Option<Key>,
 }
+
+/// Numbers of records that somebody else says we used are believed up to here.
+pub(super) const HIGHEST_NUMBER: u64 = 1 << 40;
 
 /// Frames of the store hold so many peers.
 const FRAME: usize = 32;
@@ -178,7 +182,6 @@ impl Machine {
             members: Vec::new(),
             table: Table::default(),
             shelf: Shelf::default(),
-            sequence: 0,
             near: Vec::new(),
             services: (Audience::Nobody, Audience::Nobody),
             serving: Serving::default(),
@@ -191,7 +194,14 @@ impl Machine {
             keeps_logs: false,
             record_number: 0,
             store: BTreeMap::new(),
+            nat: None,
         }
+    }
+
+    /// The number for its next record: what the shell does.
+    pub(super) fn next_record_number(&mut self, unix_time: u64) -> u64 {
+        self.record_number = unix_time.min(HIGHEST_NUMBER).max(self.record_number.saturating_add(1));
+        self.record_number
     }
 
     /// When the core wants to be woken.
@@ -333,6 +343,7 @@ impl World {
             lives.push(super::Life { began: self.now, recording: Recording::empty(&started) });
         }
         let stored: Vec<StoredPeer> = machine.store.values().cloned().collect();
+        let mut nat = machine.nat.clone();
         self.watch.started(self.now, node);
         self.note_start(node);
         self.tell(node, Event::Started(Box::new(started)));
@@ -340,7 +351,7 @@ impl World {
         let frames: Vec<&[StoredPeer]> = if stored.is_empty() { vec![&[]] } else { stored.chunks(FRAME).collect() };
         let last = frames.len() - 1;
         for (number, frame) in frames.iter().enumerate() {
-            self.say(at, node, Event::StoreLoaded { peers: frame.to_vec(), last: number == last });
+            self.say(at, node, Event::StoreLoaded { peers: frame.to_vec(), nat: nat.take(), last: number == last });
             at += MILLI;
         }
         self.logs_started(node, at + MILLI);
@@ -416,8 +427,10 @@ impl World {
 
     /// Forgets what a machine's program has stored.
     pub fn wipe(&mut self, node: u32) {
-        self.machines[node as usize].store.clear();
-        self.machines[node as usize].record_number = 0;
+        let machine = &mut self.machines[node as usize];
+        machine.store.clear();
+        machine.nat = None;
+        machine.record_number = 0;
         self.logs_lost(node);
     }
 

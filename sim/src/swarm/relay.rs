@@ -1,8 +1,5 @@
-//! Relays: places that are asked for, renewed and lost, and circuits through them.
-//!
-//! The stock relay client renews by itself when three quarters of a reservation are over, as its own wall clock sees it:
-//! a machine whose clock is wrong renews too late, or is told nonsense (LIBP2P.md 1). The stock server forgets a place
-//! with its connection, or after an hour.
+//! Relays: places that are asked for and lost, and circuits through them. The stock server forgets a place with its
+//! connection, or after an hour.
 
 use kinfolk_core::{
     Address, Audience, Circuit as CircuitAddress, CircuitLimit, CloseCause, CommandId, DialError, Event, Origin,
@@ -41,8 +38,6 @@ pub(super) struct Reservation {
     relay: u32,
     conn: Key,
     command: CommandId,
-    held: bool,
-    renew_at: Moment,
 }
 
 /// What a relay says to a reservation.
@@ -73,7 +68,7 @@ impl World {
         let reservations = &mut self.machines[node as usize].reservations;
         match reservations.iter_mut().find(|one| one.relay == relay) {
             Some(known) => (known.command, known.conn) = (command, conn),
-            None => reservations.push(Reservation { relay, conn, command, held: false, renew_at: Moment::MAX }),
+            None => reservations.push(Reservation { relay, conn, command }),
         }
         let side = self.conns.get(conn).map_or(0, |conn| conn.side_of(node));
         self.send(conn, side, Body::Reserve(command));
@@ -163,27 +158,14 @@ impl World {
         let asked = |node: u32| self.machines[node as usize].reservations.iter().any(|one| one.command == command);
         let node = if asked(a) { a } else { b };
         let unix_time = self.machines[node as usize].unix_time(self.now, self.unix_time);
-        let now = self.now;
         let reservations = &mut self.machines[node as usize].reservations;
         let Some(at) = reservations.iter().position(|one| one.command == command) else { return };
         match answer {
-            Answer::Yes { expires, .. } if expires <= unix_time => {
-                reservations.remove(at);
-                let error = ReserveError::Malformed;
-                self.tell(node, Event::ReservationEnded { reservation: command, error });
-            }
             Answer::Yes { limit, addresses, expires } => {
-                let left = (expires - unix_time).saturating_mul(SECOND);
-                let first = !reservations[at].held;
-                reservations[at].held = true;
-                reservations[at].renew_at = now.saturating_add(left / 4 * 3);
-                let (relay, renew_at) = (reservations[at].relay, reservations[at].renew_at);
-                self.queue.push(renew_at, node, What::Reservation(relay));
-                self.tell(node, Event::Reserved { reservation: command, limit });
-                if first {
-                    for address in addresses {
-                        self.tell(node, Event::ReservedAt { reservation: command, address });
-                    }
+                let lasts = expires.checked_sub(unix_time).filter(|left| *left > 0).map(Duration::from_secs);
+                self.tell(node, Event::Reserved { reservation: command, limit, lasts });
+                for address in addresses {
+                    self.tell(node, Event::ReservedAt { reservation: command, address });
                 }
             }
             Answer::No(error) => {
@@ -193,7 +175,7 @@ impl World {
         }
     }
 
-    /// A place here may be over; or one elsewhere is renewed by the library.
+    /// A place here may be over.
     pub(super) fn reservation_due(&mut self, node: u32, other: u32) {
         let now = self.now;
         let machine = &mut self.machines[node as usize];
@@ -202,15 +184,8 @@ impl World {
         }
         let before = machine.serving.places.len();
         machine.serving.places.retain(|place| place.peer != other || place.until > now);
-        let lost = machine.serving.places.len() < before;
-        let renew = machine.reservations.iter().find(|one| one.relay == other && one.held && one.renew_at <= now);
-        let renew = renew.map(|one| (one.conn, one.command));
-        if lost {
+        if machine.serving.places.len() < before {
             self.tell_serving(node, other);
-        }
-        if let Some((conn, command)) = renew {
-            let side = self.conns.get(conn).map_or(0, |conn| conn.side_of(node));
-            self.send(conn, side, Body::Reserve(command));
         }
     }
 

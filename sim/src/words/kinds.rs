@@ -114,6 +114,7 @@ kinds! {
         Action::SyncFetch { .. } => "sync_fetch",
         Action::SyncCancel { .. } => "sync_cancel",
         Action::Remember(_) => "remember",
+        Action::RememberNat(_) => "remember_nat",
         Action::Forget { .. } => "forget",
         Action::Answer { .. } => "answer",
         Action::Tell(_) => "tell",

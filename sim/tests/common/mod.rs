@@ -57,8 +57,8 @@ pub fn events() -> Vec<Event> {
         Event::Wake,
         Event::Started(Box::new(started())),
         Event::Configured(Box::new(started().config)),
-        Event::StoreLoaded { peers: vec![stored(2, true, false), stored(3, false, true)], last: false },
-        Event::StoreLoaded { peers: vec![], last: true },
+        Event::StoreLoaded { peers: vec![stored(2, true, false), stored(3, false, true)], nat: None, last: false },
+        Event::StoreLoaded { peers: vec![], nat: None, last: true },
         ask(Ask::Connect(at_home())),
         ask(Ask::Disconnect(peer(2))),
         ask(Ask::Pin(at_home())),
@@ -140,7 +140,12 @@ pub fn events() -> Vec<Event> {
         Event::Unconfirmed { asker: Asker::Relay, address: far.clone() },
         Event::Routed { peer: peer(9), present: true },
         Event::Routed { peer: peer(9), present: false },
-        Event::QueryFound { query: CommandId(8), peers: vec![(peer(2), vec![home]), (peer(3), many)], cut: 3 },
+        Event::QueryFound {
+            query: CommandId(8),
+            peers: vec![(peer(2), vec![home]), (peer(3), many)],
+            cut: 3,
+            record: None,
+        },
         Event::QueryEnded { query: CommandId(8), successes: 3, failures: 1 },
         Event::Refused { command: CommandId(8), refusal: Refusal::NobodyToAsk },
     ]
@@ -209,7 +214,7 @@ pub fn traversal_events() -> Vec<Event> {
     let limit = CircuitLimit { duration: Some(Duration::from_secs(7_200)), bytes: Some(1 << 27) };
     vec![
         Event::Probed { probe: command, verdict: ProbeVerdict::Reachable },
-        Event::Reserved { reservation: command, limit: Some(limit) },
+        Event::Reserved { reservation: command, limit: Some(limit), lasts: None },
         Event::ReservedAt { reservation: command, address: circuit },
         Event::ReservationEnded { reservation: command, error: ReserveError::Full },
         Event::CircuitLimited { connection, limit },
@@ -235,8 +240,9 @@ fn stored(number: u8, pinned: bool, blocked: bool) -> StoredPeer {
         address: address(&format!("/ip4/192.168.1.{number}/udp/4001/quic-v1")),
         source: Source::Manual,
         proven: true,
+        last_success: 0,
     };
-    StoredPeer { peer: peer(number), pinned, blocked, relay: false, addresses: vec![address] }
+    StoredPeer { peer: peer(number), pinned, blocked, relay: false, record: 0, addresses: vec![address] }
 }
 
 /// Commands with the things in them that redaction must find.
@@ -300,7 +306,11 @@ pub fn family() -> Recording {
             Event::Listening { listener: ListenerId(listener), command: CommandId(listener), address: address(port) };
         commands.extend(tell(&mut node, 1, event));
     }
-    tell(&mut node, 1, Event::StoreLoaded { peers: vec![stored(3, true, false), stored(4, false, true)], last: true });
+    tell(
+        &mut node,
+        1,
+        Event::StoreLoaded { peers: vec![stored(3, true, false), stored(4, false, true)], nat: None, last: true },
+    );
     let found = Event::Found { source: Source::Mdns, peer: peer(2), addresses: vec![home.clone()], cut: 0 };
     commands.extend(tell(&mut node, 3, found));
     let dial = commands.iter().rev().find(|command| command.peer() == Some(&peer(2)) && is_dial(command));

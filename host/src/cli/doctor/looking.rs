@@ -47,7 +47,8 @@ pub(super) async fn look(settings: &Settings, node: &Node, limit: Duration) -> R
     let interfaces = interfaces::read();
     let before = ask(node).await?;
     let own = temporary(&config, before.is_some());
-    let temporary = Builder::builder().ephemeral().configure(|settings| *settings = own).start().await;
+    let temporary = Builder::builder().ephemeral().signal_tokens(settings.host.signal_tokens.clone());
+    let temporary = temporary.configure(|settings| *settings = own).start().await;
     let temporary = temporary.map_err(Failure::failed)?;
     let (servers, snapshot, synced) =
         join!(servers::try_all(&config, until), settled(&temporary, &interfaces, &config, start, until), synced(),);

@@ -1,42 +1,36 @@
 //! Which circuits there are, what their relays allow them, and how much of it is used.
 //!
-//! libp2p tells a circuit's limit apart from its connection, and counts no bytes. So each circuit is listed here from
-//! its begin in the transport, where its bytes pass, and bound to the connection that it becomes:
+//! libp2p does not say which connection a transport's stream becomes. So each circuit is listed here from its begin in
+//! the transport, where its bytes pass, and bound to the connection that it becomes:
 //!
 //! - The swarm asks the behaviours before it dials, and then calls the transport, in one go: the dial that was asked
 //!   about last is the one whose addresses the transport gets.
 //! - It takes one arrival at a time from the transport, and asks the behaviours about it before it takes the next: the
 //!   arrival that was given last is the one asked about, if it is asked about at all.
-//! - Limits come by relay (and by source, of an inbound circuit) in the order of the circuits. Two circuits that begin
-//!   at once through one relay may get each other's, which matters only if that relay gives each another.
 
 use std::{
     collections::{HashMap, VecDeque},
-    io::{self, IoSlice, IoSliceMut},
-    pin::Pin,
+    io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
 };
 
-use futures::{AsyncRead, AsyncWrite, future::Either};
 use kinfolk_core::CircuitLimit;
 use libp2p::{
-    Multiaddr, PeerId,
-    relay::client::Connection,
+    Multiaddr,
     swarm::{ConnectionId, FromSwarm},
 };
 
-use super::early::Asked;
-
-/// Limits that have come before their circuits. More are lost.
-const MAX_EARLY: usize = 64;
 /// Use is told in so many steps.
 const STEPS: u64 = 10;
 /// No step is told.
 const NEVER: u64 = u64::MAX;
+
+/// What a relay allows. `None`: no limit.
+pub(super) type Limit = Option<CircuitLimit>;
 
 /// See the module. A clone is the same table.
 #[derive(Clone, Default, Debug)]
@@ -45,13 +39,9 @@ pub(super) struct Circuits(Arc<Mutex<Table>>);
 #[derive(Default, Debug)]
 struct Table {
     dialling: Option<ConnectionId>,
-    arriving: Option<Circuit>,
+    arriving: Option<Arc<Meter>>,
     /// A dial has one for each of its addresses that leads through a relay, a connection has one or none.
     of: HashMap<ConnectionId, Vec<Circuit>>,
-    early: VecDeque<(PeerId, Option<PeerId>, Limit)>,
-    opened: u64,
-    /// Of those, which [`Circuits::said`] has not been asked about.
-    unsaid: u64,
     /// Connections of which a step of use is to be told.
     news: VecDeque<ConnectionId>,
     waker: Option<Waker>,
@@ -59,27 +49,19 @@ struct Table {
 
 #[derive(Debug)]
 struct Circuit {
-    relay: PeerId,
-    /// Where the other side is, as far as is known: an inbound circuit's source.
-    from: Option<PeerId>,
     /// What was dialled.
     address: Option<Multiaddr>,
-    /// Of those that the relay has opened, which it was.
-    opened: Option<u64>,
-    limit: Option<Limit>,
     stands: bool,
     meter: Arc<Meter>,
 }
 
-/// What a relay allows. `None`: no limit.
-pub(super) type Limit = Option<CircuitLimit>;
-
 #[derive(Debug)]
 struct Meter {
+    limit: OnceLock<CircuitLimit>,
     used: AtomicU64,
     /// The use of which the table is told.
     mark: AtomicU64,
-    connection: Mutex<Option<ConnectionId>>,
+    connection: OnceLock<ConnectionId>,
 }
 
 impl Circuits {
@@ -88,80 +70,36 @@ impl Circuits {
         self.lock().dialling = Some(dial);
     }
 
-    /// The transport is asked to dial `address` through `relay`.
-    pub(super) fn dial(&self, relay: PeerId, address: Multiaddr) -> Metered {
+    /// The transport is asked to dial `address`.
+    pub(super) fn dial(&self, address: Multiaddr) -> Metered {
         let mut table = self.lock();
-        let meter = Meter::new(table.dialling);
+        let meter = Arc::new(Meter::default());
         if let Some(dial) = table.dialling {
-            let meter = Arc::clone(&meter);
-            let address = Some(address);
-            let circuit = Circuit { relay, from: None, address, opened: None, limit: None, stands: false, meter };
+            meter.bind(dial);
+            let circuit = Circuit { address: Some(address), stands: false, meter: Arc::clone(&meter) };
             table.of.entry(dial).or_default().push(circuit);
         }
         drop(table);
         Metered { meter, circuits: self.clone() }
     }
 
-    /// The relay has opened a circuit that was dialled.
-    pub(super) fn opened(&self, metered: &Metered) {
-        let mut table = self.lock();
-        let Some(relay) = table.open(&metered.meter).map(|circuit| circuit.relay) else { return };
-        if let Some(limit) = table.take_early(relay, None)
-            && let Some(circuit) = table.find(&metered.meter)
-        {
-            circuit.allow(limit);
-        }
-    }
-
     /// The transport gives the swarm a circuit that has come in.
-    pub(super) fn arriving(&self, relay: PeerId, from: PeerId) -> Metered {
-        let meter = Meter::new(None);
-        let circuit = Circuit {
-            relay,
-            from: Some(from),
-            address: None,
-            opened: None,
-            limit: None,
-            stands: false,
-            meter: Arc::clone(&meter),
-        };
-        self.lock().arriving = Some(circuit);
+    pub(super) fn arriving(&self) -> Metered {
+        let meter = Arc::new(Meter::default());
+        self.lock().arriving = Some(Arc::clone(&meter));
         Metered { meter, circuits: self.clone() }
     }
 
     /// The swarm asks about the circuit that has come in last.
     pub(super) fn arrived(&self, connection: ConnectionId) {
         let mut table = self.lock();
-        let Some(mut circuit) = table.arriving.take() else { return };
-        circuit.meter.bind(connection);
-        if let Some(limit) = table.take_early(circuit.relay, circuit.from) {
-            circuit.allow(limit);
-        }
-        table.of.insert(connection, vec![circuit]);
+        let Some(meter) = table.arriving.take() else { return };
+        meter.bind(connection);
+        table.of.insert(connection, vec![Circuit { address: None, stands: false, meter }]);
     }
 
-    /// A relay has said what it allows: `from` whom the circuit comes, or `None` for one that we have dialled. The
-    /// connection comes back, if it stands.
-    pub(super) fn limit(&self, relay: PeerId, from: Option<PeerId>, limit: Limit) -> Option<ConnectionId> {
-        let mut table = self.lock();
-        let waiting = table.of.iter_mut().flat_map(|(id, circuits)| circuits.iter_mut().map(move |one| (*id, one)));
-        let waiting = waiting.filter(|(_, circuit)| {
-            let begun = from.is_some() || circuit.opened.is_some();
-            circuit.relay == relay && circuit.from == from && circuit.limit.is_none() && begun
-        });
-        // Connections are numbered in the order of their arrival.
-        if let Some((id, circuit)) = waiting.min_by_key(|(id, circuit)| (circuit.opened, *id)) {
-            circuit.allow(limit);
-            return circuit.stands.then_some(id);
-        }
-        if table.early.len() == MAX_EARLY {
-            table.early.pop_front();
-        }
-        table.early.push_back((relay, from, limit));
-        None
-    }
-
-    /// What the swarm says of connections. The limit comes back of a circuit that stands from now on.
+    /// What the swarm says of connections. The limit comes back of a circuit that stands from now on: its relay has
+    /// said it, before the first byte of the peer's came through.
     pub(super) fn on_swarm_event(&self, event: &FromSwarm<'_>) -> Option<(ConnectionId, CircuitLimit)> {
         if let FromSwarm::ConnectionEstablished(established) = event {
             let id = established.connection_id;
@@ -186,7 +124,7 @@ impl Circuits {
         let mut circuit =
             circuits.into_iter().find(|circuit| circuit.address.as_ref().is_none_or(|dialled| dialled == address))?;
         circuit.stands = true;
-        let limit = circuit.limit.flatten();
+        let limit = circuit.meter.limit.get().copied();
         let passed = circuit.meter.used.load(Ordering::Relaxed) >= circuit.meter.mark.load(Ordering::Relaxed);
         table.of.insert(id, vec![circuit]);
         if passed {
@@ -200,22 +138,12 @@ impl Circuits {
         let mut table = self.lock();
         while let Some(id) = table.news.pop_front() {
             let circuit = table.of.get(&id).and_then(|circuits| circuits.iter().find(|circuit| circuit.stands));
-            if let Some(circuit) = circuit
-                && let Some(used) = circuit.step()
-            {
+            if let Some(used) = circuit.and_then(|circuit| circuit.meter.step()) {
                 return Poll::Ready((id, used));
             }
         }
         table.waker = Some(cx.waker().clone());
         Poll::Pending
-    }
-
-    /// Whether another circuit was opened without the library's client.
-    pub(super) fn said(&self) -> bool {
-        let mut table = self.lock();
-        let some = table.unsaid > 0;
-        table.unsaid = table.unsaid.saturating_sub(1);
-        some
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -224,24 +152,6 @@ impl Circuits {
 }
 
 impl Table {
-    fn open(&mut self, meter: &Arc<Meter>) -> Option<&mut Circuit> {
-        self.opened += 1;
-        let number = self.opened;
-        let circuit = self.find(meter)?;
-        circuit.opened = Some(number);
-        Some(circuit)
-    }
-
-    fn find(&mut self, meter: &Arc<Meter>) -> Option<&mut Circuit> {
-        let id = meter.connection()?;
-        self.of.get_mut(&id)?.iter_mut().find(|circuit| Arc::ptr_eq(&circuit.meter, meter))
-    }
-
-    fn take_early(&mut self, relay: PeerId, from: Option<PeerId>) -> Option<Limit> {
-        let at = self.early.iter().position(|(of, to, _)| (*of, *to) == (relay, from))?;
-        self.early.remove(at).map(|(.., limit)| limit)
-    }
-
     fn tell(&mut self, id: ConnectionId) {
         if !self.news.contains(&id) {
             self.news.push_back(id);
@@ -252,42 +162,33 @@ impl Table {
     }
 }
 
-impl Circuit {
-    fn allow(&mut self, limit: Limit) {
-        self.limit = Some(limit);
-        if let Some(bytes) = limit.and_then(|limit| limit.bytes) {
-            self.meter.mark.store(step_of(bytes), Ordering::Relaxed);
-        }
+impl Default for Meter {
+    fn default() -> Self {
+        let mark = AtomicU64::new(NEVER);
+        Self { limit: OnceLock::new(), used: AtomicU64::new(0), mark, connection: OnceLock::new() }
+    }
+}
+
+impl Meter {
+    fn bind(&self, connection: ConnectionId) {
+        // A circuit becomes one connection only.
+        let _ = self.connection.set(connection);
     }
 
     /// The use, if a step is passed. The next step becomes the mark.
     fn step(&self) -> Option<u64> {
-        let step = step_of(self.limit.flatten()?.bytes?);
-        let used = self.meter.used.load(Ordering::Relaxed);
-        if used < self.meter.mark.load(Ordering::Relaxed) {
+        let step = step_of(self.limit.get()?.bytes?);
+        let used = self.used.load(Ordering::Relaxed);
+        if used < self.mark.load(Ordering::Relaxed) {
             return None;
         }
-        self.meter.mark.store((used / step + 1).saturating_mul(step), Ordering::Relaxed);
+        self.mark.store((used / step + 1).saturating_mul(step), Ordering::Relaxed);
         Some(used)
     }
 }
 
 fn step_of(bytes: u64) -> u64 {
     (bytes / STEPS).max(1)
-}
-
-impl Meter {
-    fn new(connection: Option<ConnectionId>) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), mark: AtomicU64::new(NEVER), connection: Mutex::new(connection) })
-    }
-
-    fn bind(&self, connection: ConnectionId) {
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-    }
-
-    fn connection(&self) -> Option<ConnectionId> {
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Where a circuit's bytes are counted. A clone is the same.
@@ -298,71 +199,26 @@ pub(super) struct Metered {
 }
 
 impl Metered {
-    /// The relay has opened the circuit, which was dialled, and allows it this.
-    pub(super) fn open(&self, limit: Limit) {
-        let mut table = self.circuits.lock();
-        if let Some(circuit) = table.open(&self.meter) {
-            circuit.allow(limit);
+    /// The relay has opened the circuit, and allows it this.
+    pub(super) fn allow(&self, limit: Limit) {
+        let Some(limit) = limit else { return };
+        if let Some(bytes) = limit.bytes {
+            self.meter.mark.store(step_of(bytes), Ordering::Relaxed);
         }
-        table.unsaid += 1;
+        // A circuit is opened once.
+        let _ = self.meter.limit.set(limit);
     }
 
-    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Counts what was read or written.
+    pub(super) fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &result {
             let used = self.meter.used.fetch_add(*bytes as u64, Ordering::Relaxed) + *bytes as u64;
             if used >= self.meter.mark.load(Ordering::Relaxed)
-                && let Some(connection) = self.meter.connection()
+                && let Some(connection) = self.meter.connection.get()
             {
-                self.circuits.lock().tell(connection);
+                self.circuits.lock().tell(*connection);
             }
         }
         result
-    }
-}
-
-/// A circuit that counts its bytes, as the relay does: all of them, both ways.
-pub(crate) struct Counted {
-    /// The library's, which waited for the relay, or one that did not.
-    pub(super) circuit: Either<Connection, Asked>,
-    pub(super) metered: Metered,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.circuit).poll_read(cx, buf);
-        self.metered.count(read)
-    }
-
-    fn poll_read_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.circuit).poll_read_vectored(cx, bufs);
-        self.metered.count(read)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.circuit).poll_write(cx, buf);
-        self.metered.count(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.circuit).poll_write_vectored(cx, bufs);
-        self.metered.count(written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.circuit).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.circuit).poll_close(cx)
     }
 }

@@ -307,7 +307,6 @@ mod tests {
         let limits =
             RelayLimits { requests_per_peer: u32::MAX, requests_per_network: u32::MAX, ..RelayLimits::default() };
         let book = Book::new(limits, Members::default(), services);
-        // The client is told whole seconds and renews by itself at once; what counts is when the server's time is over.
         let mut server = swarm(|local| (None, Server::new(local, book, Duration::from_millis(1))));
         server.listen_on("/memory/0".parse().unwrap()).unwrap();
         let address = loop {
@@ -317,12 +316,12 @@ mod tests {
         };
         server.add_external_address(address.clone());
         let relay = *server.local_peer_id();
-        let mut client = swarm(|local| {
-            let (transport, (behaviour, _)) = crate::network::relay::client(local);
+        let mut client = swarm(|_| {
+            let (transport, behaviour) = crate::network::relay::client();
             (Some(transport), behaviour)
         });
-        client.dial(address.clone().with_p2p(relay).unwrap()).unwrap();
-        let circuit = address.with_p2p(relay).unwrap().with(libp2p::multiaddr::Protocol::P2pCircuit);
+        client.dial(address.with_p2p(relay).unwrap()).unwrap();
+        let mut command = kinfolk_core::CommandId(0);
         let (mut accepted, mut over) = (0, 0);
         let run = async {
             while accepted < 500 || over < 100 {
@@ -336,7 +335,8 @@ mod tests {
                     },
                     event = client.select_next_some() => match event {
                         SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::Behaviour(_) => {
-                            client.listen_on(circuit.clone()).unwrap();
+                            command.0 += 1;
+                            assert!(client.behaviour_mut().reserve(command, relay));
                         }
                         _ => {}
                     },

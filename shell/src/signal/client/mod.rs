@@ -8,7 +8,6 @@
 //! (`…/api/v1/federation/p2p-peers`) are taken for hints; nothing can be published there.
 
 mod http;
-mod numbers;
 mod tokens;
 
 use std::{
@@ -29,16 +28,15 @@ use kinfolk_core::{
     SignalServices,
 };
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use reqwest::Method;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
 use self::http::{Answer, Request};
-pub use self::{
-    numbers::Numbers,
-    tokens::{BadTokens, Tokens},
-};
+pub use self::tokens::{BadTokens, Tokens};
 use super::{
     address::fit,
+    numbers::Numbers,
     record,
     types::{
         self, BACKING_HEADER, Backing, FederationPeer, FederationPeers, Problem, ProblemKind, Publish, Published,
@@ -70,7 +68,6 @@ pub struct Client {
 struct Shared {
     key: Keypair,
     network: String,
-    agent: String,
     tokens: Tokens,
     numbers: Numbers,
     http: http::Client,
@@ -86,7 +83,7 @@ impl Client {
     /// A client that signs with `key` and asks about `network`, a name without characters that mean something in a URL.
     pub fn new(key: Keypair, network: String, agent: String, tokens: Tokens, numbers: Numbers) -> Self {
         let (tell, told) = unbounded();
-        let shared = Shared { key, network, agent, tokens, numbers, http: http::Client::default() };
+        let shared = Shared { key, network, tokens, numbers, http: http::Client::new(agent) };
         Self { shared: Arc::new(shared), running: HashMap::new(), tell, told }
     }
 
@@ -241,7 +238,7 @@ impl Shared {
         };
         let body = serde_json::to_vec(&publish).map_err(|error| failed(&error.to_string()))?;
         let url = format!("{}/signal/{peer}?network={}", place.prefix, self.network);
-        let answer = self.ask(&place, "PUT", &url, Some(body), MAX_ONE).await?;
+        let answer = self.ask(&place, Method::PUT, &url, Some(body), MAX_ONE).await?;
         match outcome(&answer) {
             Outcome::Good => {
                 let published = read::<Published>(&answer)?;
@@ -266,18 +263,18 @@ impl Shared {
     }
 
     async fn get(&self, place: &Place<'_>, url: &str, limit: usize) -> Result<Answer, SignalError> {
-        self.ask(place, "GET", url, None, limit).await
+        self.ask(place, Method::GET, url, None, limit).await
     }
 
     async fn ask(
         &self,
         place: &Place<'_>,
-        method: &str,
+        method: Method,
         url: &str,
         body: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<Answer, SignalError> {
-        let request = Request { method, url, agent: &self.agent, token: place.token, body, limit };
+        let request = Request { method, url, token: place.token, body, limit };
         self.http.ask(request).await.map_err(|error| failed(&error.to_string()))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use kinfolk_core::{Health, ReserveError, Scope, Source};
+use kinfolk_core::{Health, Scope, Source};
 
 use super::{Facts, Finding, Verdict};
 use crate::cli::{
@@ -81,26 +81,11 @@ pub(super) fn clock(facts: &Facts) -> Finding {
             "the clock is years behind: connections to names with certificates fail, and times in logs are wrong",
         )
         .advice(SET),
-        Some(false) | None if looks_ahead(facts) => Finding::new(
-            "clock",
-            Verdict::Problem,
-            "a relay's answer makes no sense here, as where the clock is ahead: its places seem to be over before they begin",
-        )
-        .advice(SET),
         Some(true) => Finding::new("clock", Verdict::Ok, "the clock is kept right by a time service"),
         Some(false) => Finding::new("clock", Verdict::Note, "no time service keeps the clock right").advice(SET),
         None => Finding::new("clock", Verdict::Unknown, "it is not known whether a time service keeps the clock right")
             .advice("`timedatectl` or `chronyc tracking` may tell; nodes connect with a wrong clock too"),
     }
-}
-
-/// libp2p's relay client takes a place's end from the wall clock.
-fn looks_ahead(facts: &Facts) -> bool {
-    let nonsense = ReserveError::Malformed.to_string();
-    let snapshots = facts.running.iter().chain([&facts.temporary]);
-    let mut errors =
-        snapshots.flat_map(|snapshot| &snapshot.status.relays).filter_map(|relay| relay.last_error.as_ref());
-    errors.any(|error| *error == nonsense)
 }
 
 /// Finding others on the home network.

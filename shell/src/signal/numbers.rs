@@ -1,3 +1,5 @@
+//! The sequence numbers of our own records: one counter for the hash table and for signal servers.
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -45,6 +47,13 @@ impl Numbers {
         *last = to(*last);
         (self.0.keep)(*last);
         *last
+    }
+}
+
+impl Default for Numbers {
+    /// From the wall clock on, for a node that keeps nothing.
+    fn default() -> Self {
+        Self::after(0, |_| {})
     }
 }
 

@@ -7,21 +7,23 @@
 //!
 //! A damaged file is set aside as `peers.damaged-<unix time>`, and the node goes on with an empty one.
 
+mod file;
+mod rows;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, Permissions},
     io, mem,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::channel::oneshot;
-use kinfolk_core::{Event, PeerId, Source, StoredAddress, StoredPeer};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
-use serde::{Deserialize, de::value::StrDeserializer};
+use kinfolk_core::{Event, PeerId, Source, StoredNat, StoredPeer};
+use rusqlite::Connection;
 
+pub use self::file::{check, is_damage, set_aside};
+pub(crate) use self::file::{migrate, open_file};
 use crate::disk::{Disk, Worker};
 
 /// The name of the file.
@@ -39,27 +41,6 @@ const BATCH: usize = 64;
 /// After a failed write (disk full), the next try.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// One entry per version of the schema: what leads to it from the one before.
-const MIGRATIONS: [&str; 3] = [
-    "
-    CREATE TABLE peers (
-        peer BLOB NOT NULL PRIMARY KEY,
-        pinned INTEGER NOT NULL,
-        blocked INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE addresses (
-        peer BLOB NOT NULL REFERENCES peers ON DELETE CASCADE,
-        place INTEGER NOT NULL,
-        address TEXT NOT NULL,
-        source TEXT NOT NULL,
-        proven INTEGER NOT NULL,
-        PRIMARY KEY (peer, place)
-    ) STRICT, WITHOUT ROWID;
-",
-    "ALTER TABLE peers ADD COLUMN relay INTEGER NOT NULL DEFAULT 0",
-    "CREATE TABLE node (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-];
-
 /// The peer store of a running node. Dropping it writes what is left.
 #[derive(Debug)]
 pub struct Store {
@@ -75,11 +56,20 @@ pub struct Opened {
     /// The store.
     pub store: Store,
     /// What it remembers.
-    pub peers: Vec<StoredPeer>,
+    pub remembered: Remembered,
     /// The last sequence number of our own records; 0 for none.
     pub number: u64,
     /// What the user should know, if anything.
     pub warning: Option<String>,
+}
+
+/// What a store remembers of earlier runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Remembered {
+    /// Peers.
+    pub peers: Vec<StoredPeer>,
+    /// What the NATs in front of this machine were like.
+    pub nat: Option<StoredNat>,
 }
 
 /// Why there is no store.
@@ -127,6 +117,7 @@ struct Todo {
     peers: BTreeMap<PeerId, Option<StoredPeer>>,
     /// The last sequence number of our own records, if it is to be written.
     number: Option<u64>,
+    nat: Option<StoredNat>,
     /// Something a user said is among them.
     urgent: bool,
     /// Something a user said is just being written.
@@ -147,22 +138,21 @@ impl Store {
     /// When it is another version's, or the file system says no. A damaged store is no error, but a warning.
     pub fn open(folder: &Path, unix_time: u64, disk: &Disk) -> Result<Opened, StoreError> {
         let path = folder.join(FILE);
-        let (connection, remembered, warning) = match open(&path) {
-            Ok((connection, remembered)) => (connection, remembered, None),
+        let (connection, remembered, number, warning) = match rows::open(&path) {
+            Ok((connection, remembered, number)) => (connection, remembered, number, None),
             Err(StoreError::Sql { source, .. }) if is_damage(&source) => {
                 let aside = set_aside(&path, unix_time)?;
-                let (connection, remembered) = open(&path)?;
+                let (connection, remembered, number) = rows::open(&path)?;
                 let warning = format!(
                     "the peer store was damaged ({source}) and is set aside as {}; peers are found anew, but those pinned \
                      or blocked by hand have to be named again",
                     aside.display()
                 );
-                (connection, remembered, Some(warning))
+                (connection, remembered, number, Some(warning))
             }
             Err(error) => return Err(error),
         };
-        let Remembered { peers, number } = remembered;
-        let by_hand = peers.iter().filter(|stored| is_by_hand(stored)).map(|stored| stored.peer).collect();
+        let by_hand = remembered.peers.iter().filter(|stored| is_by_hand(stored)).map(|stored| stored.peer).collect();
         let todo = Arc::new(Mutex::new(Todo { by_hand, ..Todo::default() }));
         let (close, closed) = oneshot::channel();
         let mut writer = Writer { connection, todo: Arc::clone(&todo), _close: close };
@@ -170,7 +160,7 @@ impl Store {
             writer.work();
             false
         });
-        Ok(Opened { store: Self { todo, worker, closed, batch: BATCH_TIME }, peers, number, warning })
+        Ok(Opened { store: Self { todo, worker, closed, batch: BATCH_TIME }, remembered, number, warning })
     }
 
     /// Writes what can be found again so long after it was found, in place of [`BATCH_TIME`].
@@ -181,6 +171,13 @@ impl Store {
     /// Remembers a peer, in place of what was remembered about it. Never waits.
     pub fn remember(&self, stored: StoredPeer) {
         self.put(stored.peer, Some(stored));
+    }
+
+    /// Remembers what the NATs in front of this machine are like, in place of what was remembered. Never waits.
+    pub fn remember_nat(&self, nat: StoredNat) {
+        let mut todo = lock(&self.todo);
+        todo.nat = Some(nat);
+        todo.due.get_or_insert_with(|| Instant::now() + self.batch);
     }
 
     /// Forgets a peer. Never waits.
@@ -255,22 +252,26 @@ impl Store {
     }
 }
 
-/// What the store remembers, as events for the core.
-pub fn frames(peers: Vec<StoredPeer>) -> Vec<Event> {
-    let mut frames: Vec<Vec<StoredPeer>> = vec![];
-    for (at, peer) in peers.into_iter().enumerate() {
-        if at % FRAME == 0 {
-            frames.push(Vec::with_capacity(FRAME));
+impl Remembered {
+    /// The same, as events for the core: at least one.
+    pub fn frames(self) -> Vec<Event> {
+        let Self { peers, mut nat } = self;
+        let mut frames: Vec<Vec<StoredPeer>> = vec![];
+        for (at, peer) in peers.into_iter().enumerate() {
+            if at % FRAME == 0 {
+                frames.push(Vec::with_capacity(FRAME));
+            }
+            if let Some(frame) = frames.last_mut() {
+                frame.push(peer);
+            }
         }
-        if let Some(frame) = frames.last_mut() {
-            frame.push(peer);
+        if frames.is_empty() {
+            frames.push(vec![]);
         }
+        let last = frames.len() - 1;
+        let event = |(at, peers)| Event::StoreLoaded { peers, nat: nat.take(), last: at == last };
+        frames.into_iter().enumerate().map(event).collect()
     }
-    if frames.is_empty() {
-        frames.push(vec![]);
-    }
-    let last = frames.len() - 1;
-    frames.into_iter().enumerate().map(|(at, peers)| Event::StoreLoaded { peers, last: at == last }).collect()
 }
 
 fn is_by_hand(stored: &StoredPeer) -> bool {
@@ -305,6 +306,7 @@ impl Writer {
             Todo {
                 peers: mem::take(&mut todo.peers),
                 number: todo.number.take(),
+                nat: todo.nat.take(),
                 urgent: mem::take(&mut todo.urgent),
                 then: mem::take(&mut todo.then),
                 ..Todo::default()
@@ -331,7 +333,7 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Todo) -> rusqlite::Result<()> {
-        if batch.peers.is_empty() && batch.number.is_none() {
+        if batch.peers.is_empty() && batch.number.is_none() && batch.nat.is_none() {
             return Ok(());
         }
         // In a WAL, NORMAL keeps the file sound through power cuts, and FULL also keeps this very batch.
@@ -339,17 +341,15 @@ impl Writer {
         let transaction = self.connection.transaction()?;
         for (peer, stored) in &batch.peers {
             match stored {
-                Some(stored) => replace(&transaction, stored)?,
-                None => remove(&transaction, peer)?,
+                Some(stored) => rows::replace(&transaction, stored)?,
+                None => rows::remove(&transaction, peer)?,
             }
         }
         if let Some(number) = batch.number {
-            transaction
-                .prepare_cached(
-                    "INSERT INTO node (name, value) VALUES ('record', ?1)
-                     ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-                )?
-                .execute(params![i64::try_from(number).unwrap_or(i64::MAX)])?;
+            rows::keep_number(&transaction, number)?;
+        }
+        if let Some(nat) = &batch.nat {
+            rows::keep_nat(&transaction, nat)?;
         }
         transaction.commit()
     }
@@ -361,209 +361,24 @@ fn put_back(todo: &mut Todo, batch: &mut Todo) {
         todo.peers.entry(peer).or_insert(stored);
     }
     todo.number = todo.number.max(batch.number);
+    if todo.nat.is_none() {
+        todo.nat = batch.nat.take();
+    }
     todo.urgent |= batch.urgent;
     todo.due = Some(Instant::now() + RETRY);
 }
 
-fn replace(transaction: &Transaction<'_>, stored: &StoredPeer) -> rusqlite::Result<()> {
-    remove(transaction, &stored.peer)?;
-    let id = stored.peer.as_bytes();
-    transaction
-        .prepare_cached("INSERT INTO peers (peer, pinned, blocked, relay) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![id, stored.pinned, stored.blocked, stored.relay])?;
-    let mut insert = transaction
-        .prepare_cached("INSERT INTO addresses (peer, place, address, source, proven) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    for (place, known) in (0_i64..).zip(&stored.addresses) {
-        insert.execute(params![id, place, known.address.to_string(), source_name(known.source), known.proven])?;
-    }
-    Ok(())
-}
-
-fn remove(transaction: &Transaction<'_>, peer: &PeerId) -> rusqlite::Result<()> {
-    transaction.prepare_cached("DELETE FROM peers WHERE peer = ?1")?.execute(params![peer.as_bytes()])?;
-    Ok(())
-}
-
-/// What is in the file.
-struct Remembered {
-    peers: Vec<StoredPeer>,
-    number: u64,
-}
-
-fn open(path: &Path) -> Result<(Connection, Remembered), StoreError> {
-    const WHAT: &str = "the peer store";
-    let connection = open_file(path, WHAT, &MIGRATIONS, |connection| {
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        // Of 1 KiB each: little memory is enough for so small a store.
-        connection.pragma_update(None, "cache_size", -512)?;
-        connection.pragma_update(None, "journal_size_limit", 1 << 20)
-    })?;
-    let sql = |source| StoreError::Sql { what: WHAT, path: path.to_path_buf(), source };
-    let (peers, number) = (load(&connection).map_err(sql)?, load_number(&connection).map_err(sql)?);
-    Ok((connection, Remembered { peers, number }))
-}
-
-/// Opens a SQLite file that no other user reads, checks it, and brings it to the last of `migrations`, of which there is one
-/// per version of its schema. `set_up` is done before that.
-pub(crate) fn open_file(
-    path: &Path,
-    what: &'static str,
-    migrations: &[&str],
-    set_up: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-) -> Result<Connection, StoreError> {
-    let sql = |source| StoreError::Sql { what, path: path.to_path_buf(), source };
-    let mut connection = Connection::open(path).map_err(sql)?;
-    // SQLite makes its other files with the mode of this one.
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| StoreError::Io {
-        doing: "close to other users",
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
-    let known = migrations.len() as i64;
-    if found > known {
-        return Err(StoreError::Newer { path: path.to_path_buf(), found, known });
-    }
-    set_up(&connection).map_err(sql)?;
-    check(&connection).map_err(sql)?;
-    migrate(&mut connection, found, migrations).map_err(sql)?;
-    Ok(connection)
-}
-
-/// Has SQLite look through the whole file.
-///
-/// # Errors
-/// When it is damaged.
-pub fn check(connection: &Connection) -> rusqlite::Result<()> {
-    let check: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-    if check == "ok" {
-        return Ok(());
-    }
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    Err(rusqlite::Error::SqliteFailure(code, Some(check)))
-}
-
-pub(crate) fn migrate(connection: &mut Connection, version: i64, migrations: &[&str]) -> rusqlite::Result<()> {
-    for (at, migration) in (1_i64..).zip(migrations).filter(|(at, _)| *at > version) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(migration)?;
-        transaction.pragma_update(None, "user_version", at)?;
-        transaction.commit()?;
-    }
-    Ok(())
-}
-
-fn load(connection: &Connection) -> rusqlite::Result<Vec<StoredPeer>> {
-    let mut all: BTreeMap<Vec<u8>, (bool, bool, bool, Vec<StoredAddress>)> = BTreeMap::new();
-    let mut peers = connection.prepare("SELECT peer, pinned, blocked, relay FROM peers")?;
-    let mut rows = peers.query([])?;
-    while let Some(row) = rows.next()? {
-        all.insert(row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, vec![]));
-    }
-    let mut unread = 0_u32;
-    let mut addresses =
-        connection.prepare("SELECT peer, address, source, proven FROM addresses ORDER BY peer, place")?;
-    let mut rows = addresses.query([])?;
-    while let Some(row) = rows.next()? {
-        let (id, address, source): (Vec<u8>, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        match (all.get_mut(&id), address.parse(), source_of(&source)) {
-            (Some((.., known)), Ok(address), Some(source)) => {
-                known.push(StoredAddress { address, source, proven: row.get(3)? });
-            }
-            _ => unread += 1,
-        }
-    }
-    let mut found = Vec::with_capacity(all.len());
-    for (id, (pinned, blocked, relay, addresses)) in all {
-        match PeerId::from_bytes(&id) {
-            Ok(peer) => found.push(StoredPeer { peer, pinned, blocked, relay, addresses }),
-            Err(_) => unread += 1,
-        }
-    }
-    if unread > 0 {
-        tracing::warn!(unread, "rows of the peer store make no sense and are passed over");
-    }
-    Ok(found)
-}
-
-fn load_number(connection: &Connection) -> rusqlite::Result<u64> {
-    let number = connection.query_row("SELECT value FROM node WHERE name = 'record'", [], |row| row.get::<_, i64>(0));
-    Ok(number.optional()?.and_then(|number| u64::try_from(number).ok()).unwrap_or(0))
-}
-
-/// Whether the error is about what is in the file, and not about the file system.
-pub fn is_damage(error: &rusqlite::Error) -> bool {
-    if let rusqlite::Error::SqliteFailure(failure, _) = error {
-        // `Unknown` is "no such table" in a file that claims our version. The other codes are about the file system.
-        return matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown);
-    }
-    // "No such table" again, and values of another kind than their STRICT columns allow.
-    matches!(
-        error,
-        rusqlite::Error::SqlInputError { .. }
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::Utf8Error(..)
-    )
-}
-
-/// Moves a damaged SQLite file, and those that belong to it, out of the way: `peers.sqlite` to `peers.damaged-<unix time>`.
-///
-/// # Errors
-/// When the file system says no.
-pub fn set_aside(path: &Path, unix_time: u64) -> Result<PathBuf, StoreError> {
-    let io = |doing, path: &Path, source| StoreError::Io { doing, path: path.to_path_buf(), source };
-    let with = |path: &Path, end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    let aside = (0..)
-        .map(|again| {
-            let again = if again == 0 { String::new() } else { format!("-{again}") };
-            path.with_extension(format!("damaged-{unix_time}{again}"))
-        })
-        .find(|aside| !aside.exists())
-        .unwrap_or_else(|| path.with_extension("damaged"));
-    fs::rename(path, &aside).map_err(|error| io("set aside", path, error))?;
-    for end in ["-wal", "-shm"] {
-        match fs::rename(with(path, end), with(&aside, end)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io("set aside", &with(path, end), error)),
-        }
-    }
-    Ok(aside)
-}
-
-fn source_name(source: Source) -> &'static str {
-    match source {
-        Source::Mdns => "mdns",
-        Source::Kademlia => "kademlia",
-        Source::Signal => "signal",
-        Source::Manual => "manual",
-        Source::Configured => "configured",
-        Source::Identify => "identify",
-        Source::Store => "store",
-        Source::Inbound => "inbound",
-    }
-}
-
-/// The names are those of the traces.
-fn source_of(name: &str) -> Option<Source> {
-    Source::deserialize(StrDeserializer::<serde::de::value::Error>::new(name)).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{fs, os::unix::fs::PermissionsExt, sync::mpsc};
 
     use futures::executor::block_on;
-    use kinfolk_core::Address;
+    use kinfolk_core::{Address, Mapping, Prefix, Reachability, StoredAddress, StoredMapping, Transport};
 
-    use super::*;
+    use super::{
+        rows::{MIGRATIONS, source_name, source_of},
+        *,
+    };
 
     fn peer(number: u32) -> PeerId {
         let mut bytes = vec![0x12, 0x20];
@@ -577,9 +392,10 @@ mod tests {
             address: format!("/ip4/192.0.2.1/tcp/{port}").parse::<Address>().unwrap(),
             source,
             proven: port == 2,
+            last_success: if port == 2 { u32::MAX } else { 0 },
         };
         let addresses = vec![address(2, Source::Mdns), address(1, Source::Identify)];
-        StoredPeer { peer: peer(number), pinned, blocked: false, relay: false, addresses }
+        StoredPeer { peer: peer(number), pinned, blocked: false, relay: false, record: 0, addresses }
     }
 
     fn open_store(folder: &Path, unix_time: u64) -> Result<Opened, StoreError> {
@@ -604,14 +420,14 @@ mod tests {
         let opened = open_store(folder, 0).unwrap();
         assert_eq!(opened.warning, None);
         block_on(opened.store.close());
-        opened.peers
+        opened.remembered.peers
     }
 
     #[test]
     fn what_was_remembered_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let opened = open_store(folder.path(), 0).unwrap();
-        assert_eq!((opened.peers.len(), opened.warning), (0, None));
+        assert_eq!((opened.remembered, opened.warning), (Remembered::default(), None));
         for number in 0..100 {
             opened.store.remember(stored(number, number == 3));
         }
@@ -619,7 +435,7 @@ mod tests {
             let entry = entry.unwrap();
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
         }
-        let moved = StoredPeer { addresses: vec![], relay: true, ..stored(5, true) };
+        let moved = StoredPeer { addresses: vec![], relay: true, record: i64::MAX as u64, ..stored(5, true) };
         opened.store.remember(moved.clone());
         opened.store.forget(peer(6));
         block_on(opened.store.close());
@@ -736,7 +552,7 @@ mod tests {
             let opened = open_store(folder.path(), unix_time).unwrap();
             let warning = opened.warning.unwrap();
             assert!(warning.contains(&format!("peers.damaged-{unix_time}")), "{warning}");
-            assert_eq!(opened.peers, []);
+            assert_eq!(opened.remembered, Remembered::default());
             opened.store.remember(stored(1, false));
             block_on(opened.store.close());
             assert_eq!(reopened(folder.path()), [stored(1, false)]);
@@ -769,7 +585,7 @@ mod tests {
 
         let old = StoredPeer { addresses: vec![], ..stored(1, true) };
         let opened = open_store(folder.path(), 0).unwrap();
-        assert_eq!((opened.peers, opened.warning), (vec![old.clone()], None));
+        assert_eq!((opened.remembered.peers, opened.warning), (vec![old.clone()], None));
         let relay = StoredPeer { relay: true, ..old };
         opened.store.remember(relay.clone());
         block_on(opened.store.close());
@@ -793,6 +609,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_nats_are_like_is_there_after_a_restart() {
+        let nat = |len, reachability| StoredNat {
+            addresses: vec![Prefix { ip: "192.168.1.7".parse().unwrap(), len }],
+            reachability,
+            mappings: vec![StoredMapping { ipv6: false, transport: Transport::Quic, mapping: Mapping::PerDestination }],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let opened = open_store(folder.path(), 0).unwrap();
+        assert_eq!(opened.store.due_in(), None);
+        opened.store.remember_nat(nat(8, Reachability::Public));
+        assert!(opened.store.due_in().is_some());
+        opened.store.remember_nat(nat(24, Reachability::Private));
+        block_on(opened.store.close());
+        let opened = open_store(folder.path(), 0).unwrap();
+        assert_eq!(opened.remembered.nat, Some(nat(24, Reachability::Private)));
+        block_on(opened.store.close());
+        let connection = Connection::open(folder.path().join(FILE)).unwrap();
+        connection.execute_batch("UPDATE found SET json = '{}'").unwrap();
+        connection.close().unwrap();
+        assert_eq!(open_store(folder.path(), 0).unwrap().remembered, Remembered::default(), "a guess less");
+    }
+
+    #[test]
     fn rows_without_sense_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let opened = open_store(folder.path(), 0).unwrap();
@@ -801,7 +640,7 @@ mod tests {
         let connection = Connection::open(folder.path().join(FILE)).unwrap();
         connection
             .execute_batch(
-                "INSERT INTO peers VALUES (x'0102', 0, 0, 0); UPDATE addresses SET address = 'home' WHERE place = 0",
+                "INSERT INTO peers VALUES (x'0102', 0, 0, 0, 0); UPDATE addresses SET address = 'home' WHERE place = 0",
             )
             .unwrap();
         connection.close().unwrap();
@@ -811,16 +650,18 @@ mod tests {
 
     #[test]
     fn frames_are_small_and_the_last_is_marked() {
+        let nat = StoredNat { addresses: vec![], reachability: Reachability::Private, mappings: vec![] };
         let count = |peers: u32| {
-            let frames = frames((0..peers).map(|number| stored(number, false)).collect());
+            let peers = (0..peers).map(|number| stored(number, false)).collect();
+            let frames = Remembered { peers, nat: Some(nat.clone()) }.frames();
             let count = |event: &Event| {
-                let Event::StoreLoaded { peers, last } = event else { panic!("{event:?}") };
-                (peers.len(), *last)
+                let Event::StoreLoaded { peers, nat, last } = event else { panic!("{event:?}") };
+                (peers.len(), nat.is_some(), *last)
             };
             frames.iter().map(count).collect::<Vec<_>>()
         };
-        assert_eq!(count(0), [(0, true)]);
-        assert_eq!(count(32), [(32, true)]);
-        assert_eq!(count(33), [(32, false), (1, true)]);
+        assert_eq!(count(0), [(0, true, true)]);
+        assert_eq!(count(32), [(32, true, true)]);
+        assert_eq!(count(33), [(32, true, false), (1, false, true)]);
     }
 }
