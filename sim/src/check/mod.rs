@@ -69,6 +69,8 @@ struct Node {
     moved: Moment,
     /// When it last woke.
     woke: Moment,
+    /// Who hung up on it last, and when.
+    lost: Option<(Moment, PeerId)>,
     /// At the last look this relay was held, since then, in its own view only.
     unheld: Option<(PeerId, Time)>,
 }
@@ -151,6 +153,8 @@ impl Watch {
             node.signals.remove(command);
         } else if matches!(event, Event::Interfaces(_) | Event::Resumed { .. }) {
             node.moved = now;
+        } else if let Event::Disconnected { peer, .. } = event {
+            node.lost = Some((now, *peer));
         } else if let Event::Refused { command, .. } = event {
             node.dials.remove(command);
             node.queries.remove(command);
@@ -221,8 +225,8 @@ impl Watch {
             Action::Close { peer, .. } => {
                 let pinned = config.pinned.iter().any(|pinned| pinned.peer == *peer);
                 let trimmed = matches!(command.reason, Reason::OverBudget { .. } | Reason::NotNeeded);
-                // One of several may go: a dial-back, say.
-                if pinned && trimmed && left == 0 {
+                // One of several may go, a dial-back, say: what is due is done before the word that another has just ended.
+                if pinned && trimmed && left == 0 && node.lost != Some((now, *peer)) {
                     wrong = Some((9, format!("{peer} is pinned, and left, because {}", command.reason)));
                 }
             }
