@@ -320,6 +320,19 @@ fn however_often_a_relay_was_asked_while_it_ended_a_new_connection_to_it_is_aske
 }
 
 #[test]
+fn a_relay_that_broke_off_because_it_ended_is_asked_at_once_when_it_is_back() {
+    let mut rig = node();
+    let [quic, tcp] = holds_by_both(&mut rig);
+    rig.tell(Event::Disconnected { connection: tcp, peer: peer(1), cause: CloseCause::Remote });
+    ends(&mut rig, 1, ReserveError::Other("the relay broke off: closed by peer".to_owned()));
+    rig.tell(Event::Disconnected { connection: quic, peer: peer(1), cause: CloseCause::Remote });
+    rig.take();
+    rig.pass(secs(1));
+    meets(&mut rig, 1, 50);
+    assert_eq!(asked(&rig), [1]);
+}
+
+#[test]
 fn a_place_is_doubted_when_one_of_two_connections_breaks_and_silence_ends_the_other() {
     let mut rig = node();
     let [quic, tcp] = holds_by_both(&mut rig);

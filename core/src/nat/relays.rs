@@ -321,8 +321,16 @@ impl Relays {
 
     /// A connection to a relay has ended.
     fn connection_lost(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, slot: Slot, cause: &CloseCause) {
-        let Some(place) = self.places.get(&slot).filter(|place| place.reservation.is_some()) else { return };
-        let stands = lifecycle.peers.at(slot).direct().any(|connection| Some(connection.id) == place.on);
+        let Some(place) = self.places.get_mut(&slot) else { return };
+        let peer = lifecycle.peers.at(slot);
+        if place.reservation.is_none() {
+            // It broke off because its program was ending, and not because of us.
+            if matches!(place.error, Some(ReserveError::Other(_))) && peer.direct().next().is_none() {
+                place.error = Some(ReserveError::ConnectionLost);
+            }
+            return;
+        }
+        let stands = peer.direct().any(|connection| Some(connection.id) == place.on);
         if !stands {
             self.failed(cx, lifecycle, slot, ReserveError::ConnectionLost);
         } else if matches!(cause, CloseCause::Remote | CloseCause::Broken(_)) {
