@@ -55,6 +55,18 @@ struct Running {
     planner: BootstrapPlanner,
     #[cfg_attr(feature = "serde", serde(default))]
     sync: LogSync,
+    /// Follows from the rest, and is asked for several times as often as it changes.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    due: Due,
+}
+
+/// When something is due next.
+#[derive(Clone, Copy, Debug, Default)]
+enum Due {
+    /// Not worked out since the checkpoint.
+    #[default]
+    Unknown,
+    Known(Option<Deadline>),
 }
 
 /// When a node wants to be woken, and why.
@@ -131,8 +143,10 @@ impl Running {
             nat: NatPolicy::default(),
             planner: BootstrapPlanner::default(),
             sync: LogSync::default(),
+            due: Due::Unknown,
         };
         running.configure(now);
+        running.due = Due::Known(running.deadline());
         running
     }
 
@@ -147,6 +161,7 @@ impl Running {
             self.here.absorb(now, &event);
             self.pass(now, &event);
         }
+        self.due = Due::Known(self.deadline());
     }
 
     fn configure(&mut self, now: Time) {
@@ -193,9 +208,17 @@ impl Running {
             signals: &mut signals,
         };
         work(&mut cx, &mut self.lifecycle, &mut self.nat, &mut self.planner, &mut self.sync);
+        self.due = Due::Unknown;
     }
 
     fn deadline(&self) -> Option<Deadline> {
+        match self.due {
+            Due::Known(deadline) => deadline,
+            Due::Unknown => self.find_deadline(),
+        }
+    }
+
+    fn find_deadline(&self) -> Option<Deadline> {
         let peers = self.lifecycle.deadline(&self.config.lifecycle).map(|at| (at, DeadlineReason::Peers));
         let addresses = self.nat.deadline(&self.config).map(|at| (at, DeadlineReason::Addresses));
         let planner = self.planner.deadline(&self.config, &self.nat).map(|at| (at, DeadlineReason::Bootstrap));

@@ -232,7 +232,12 @@ fn a_peer_that_declines_quic_is_offered_tcp_at_once() {
     rig.identified_as(connection, 1, fast());
     let tried = proposal(&rig).unwrap();
     fails(&mut rig, tried.id, PunchError::Declined);
-    assert_eq!(proposal(&rig).unwrap().transport, Transport::Tcp);
+    let next = proposal(&rig).unwrap();
+    assert_eq!(next.transport, Transport::Tcp);
+    assert_eq!(rig.view(1).unwrap().punching.unwrap().attempts, 0, "nothing was sent: that was no try");
+    rig.take();
+    fails(&mut rig, next.id, PunchError::Declined);
+    assert_eq!(rig.view(1).unwrap().punching.unwrap().attempts, 1, "by either transport: that was one");
 }
 
 /// Proposals of either side within half an hour, by two nodes that have dialled a circuit to each other and never get

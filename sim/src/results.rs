@@ -135,6 +135,8 @@ pub struct Figures {
     pub dials_per_success: Option<f64>,
     /// Of a thousand tries to punch so many worked.
     pub punched: Option<f64>,
+    /// Of a thousand direct connections by punching, seen from each side, so many came by the first try.
+    pub at_first: Option<f64>,
     /// Bytes of a node in an hour.
     pub bytes_per_node_hour: Option<f64>,
     /// Seconds of isolation of a node in a day.
@@ -170,6 +172,7 @@ impl Figures {
             relay_minutes: ratio(sum(&|report| report.pairs.relayed_minutes), pair_hours),
             dials_per_success: ratio(sum(&|report| report.counts.dials), sum(&|report| report.counts.dials_won)),
             punched: ratio(1_000.0 * sum(&|report| report.counts.punched), sum(&|report| report.counts.punches)),
+            at_first: ratio(1_000.0 * sum(&|report| report.counts.holes_at_first), sum(&|report| report.counts.holes)),
             bytes_per_node_hour: ratio(sum(&|report| report.counts.bytes), node_hours),
             isolation_seconds: ratio(24.0 * sum(&|report| report.isolated_seconds), node_hours),
             events_per_node_hour: ratio(sum(&|report| report.counts.events), node_hours),
@@ -177,7 +180,7 @@ impl Figures {
     }
 
     /// Each figure with its name, its value, and whether less of it is better.
-    pub fn rows(&self) -> [(&'static str, Option<f64>, bool); 12] {
+    pub fn rows(&self) -> [(&'static str, Option<f64>, bool); 13] {
         [
             ("pairs that met, of 1 000", self.met, false),
             ("pairs direct, of 1 000 that may be", self.were_direct, false),
@@ -188,6 +191,7 @@ impl Figures {
             ("relay minutes per pair-hour", self.relay_minutes, true),
             ("dials per success", self.dials_per_success, true),
             ("punches that worked, of 1 000", self.punched, false),
+            ("holes by the first try, of 1 000", self.at_first, false),
             ("bytes per node-hour", self.bytes_per_node_hour, true),
             ("isolation seconds per node-day", self.isolation_seconds, true),
             ("events per node-hour", self.events_per_node_hour, true),

@@ -192,7 +192,7 @@ impl Search<'_> {
 
     /// Leaves out what can be left out, once over.
     fn leave_out(&mut self) {
-        for list in ["fault", "random-fault", "ask", "home", "server", "isp", "distance", "region"] {
+        for list in ["fault", "random-fault", "ask", "home", "server", "doorway", "isp", "distance", "region"] {
             self.minimise(list);
         }
         // Each success changes what can be left out next.

@@ -48,6 +48,16 @@ fn each_bug_is_found_by_the_check_that_it_belongs_to() {
     assert_eq!(missed, [], "not found");
 }
 
+/// At the next thing that its node is told, not only when something overdue is looked for.
+#[test]
+fn a_forgotten_deadline_is_seen_at_the_next_step() {
+    let mut plan = Plan::new(&parse("museum.toml", &museum(Some("forgotten-deadline"))).unwrap(), 3);
+    plan.run();
+    let finding = &plan.world.findings()[0];
+    assert!(finding.what.starts_with("a deadline was forgotten"), "{finding}");
+    assert!(finding.at < 60 * SECOND, "{finding}");
+}
+
 /// The check of the engine itself: a walk in a random order makes the same seed another run.
 #[test]
 fn a_walk_in_random_order_changes_the_hash() {

@@ -21,6 +21,10 @@ name = "north"
 
 [[server]]
 name = "server"
+doorways = ["doorway"]
+
+[[doorway]]
+name = "doorway"
 
 [[home]]
 name = "alice"
@@ -29,6 +33,7 @@ nodes = 3
 family = "family"
 bootstrap = ["server"]
 relays = ["server"]
+doorways = ["doorway"]
 
 [[home]]
 name = "bob"
@@ -37,6 +42,7 @@ nat = "symmetric"
 family = "family"
 bootstrap = ["server"]
 relays = ["server"]
+doorways = ["doorway"]
 
 [[home]]
 name = "carol"
@@ -45,6 +51,7 @@ nat = "udp-blocked"
 family = "family"
 bootstrap = ["server"]
 relays = ["server"]
+doorways = ["doorway"]
 
 [[fault]]
 at = "5m"
@@ -69,6 +76,12 @@ at = "20m"
 what = "unplug"
 who = "bob"
 for = "1m"
+
+[[fault]]
+at = "20m"
+what = "kill"
+who = "doorway"
+for = "10m"
 
 [[fault]]
 at = "25m"
@@ -122,6 +135,9 @@ fn kind(event: &Event) -> &'static str {
         Event::Probed { .. } => "probed",
         Event::Gateway { .. } => "gateway",
         Event::PortMapped { .. } => "port mapped",
+        Event::SignalFound { .. } => "signal found",
+        Event::SignalPublished { .. } => "signal published",
+        Event::SignalFailed { .. } => "signal failed",
         Event::Interfaces(_) => "interfaces",
         Event::Resumed { .. } => "resumed",
         Event::WallClock { .. } => "wall clock",
@@ -170,6 +186,9 @@ fn simulated_nodes_keep_to_the_grammar_and_use_all_its_words() {
         "probed",
         "port mapped",
         "resumed",
+        "signal found",
+        "signal published",
+        "signal failed",
     ] {
         assert!(kinds.contains(wanted), "'{wanted}' never came; {kinds:?}");
     }

@@ -339,6 +339,7 @@ impl PeerLifecycle {
         if let Wish::Peer(slot) = open.wish {
             let peer = self.peers.at_mut(slot);
             peer.asks = peer.asks.saturating_sub(1);
+            self.note_grace(slot);
         }
     }
 

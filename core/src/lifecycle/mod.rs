@@ -68,6 +68,9 @@ pub(crate) struct PeerLifecycle {
     witness: Option<Slot>,
     /// Whose turn it is next when isolation overrides back-offs.
     next_override: Slot,
+    /// When the first connected peer's grace is over; earlier, if that one is gone.
+    #[cfg_attr(feature = "serde", serde(default))]
+    trim_at: Time,
 }
 
 impl PeerLifecycle {
@@ -88,6 +91,7 @@ impl PeerLifecycle {
             relays_held_and_wanted: (0, 0),
             witness: None,
             next_override: Slot::FIRST,
+            trim_at: Time::MAX,
         }
     }
 

@@ -169,6 +169,7 @@ impl PeerLifecycle {
     /// A try to get a direct connection to this peer is under way, or over.
     pub(crate) fn set_punching(&mut self, slot: Slot, punching: bool) {
         self.peers.at_mut(slot).punching = punching;
+        self.note_grace(slot);
     }
 
     /// Closes the direct connections to a peer.

@@ -66,6 +66,7 @@ impl PeerLifecycle {
         keep(&mut self.relays, slot, peer.relay_by_settings || peer.relay_known);
         if peer.is_connected() {
             self.connected.insert(slot);
+            self.note_grace(slot);
         } else if self.connected.remove(&slot) {
             let peer = self.peers.at(slot).id;
             cx.signal(Signal::Down(peer));

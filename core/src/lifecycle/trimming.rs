@@ -19,11 +19,16 @@ const PAUSE: Duration = Duration::from_secs(60);
 impl PeerLifecycle {
     /// When somebody's grace is over, while there are too many.
     pub(super) fn next_trim(&self, config: &LifecycleConfig) -> Option<Time> {
-        if self.connected_count() <= config.high_water {
-            return None;
+        let surplus = self.connected_count() > config.high_water;
+        Some(self.trim_at).filter(|at| surplus && *at < Time::MAX)
+    }
+
+    /// Notes when the grace of a connected peer is over: a look at all of them on each step would cost more than all else.
+    pub(super) fn note_grace(&mut self, slot: Slot) {
+        let peer = self.peers.at(slot);
+        if peer.is_connected() && !peer.is_protected() {
+            self.trim_at = self.trim_at.min(connected_since(peer) + GRACE);
         }
-        let spare = self.connected.iter().map(|slot| self.peers.at(*slot)).filter(|peer| !peer.is_protected());
-        spare.map(|peer| connected_since(peer) + GRACE).min()
     }
 
     /// Above the high water mark, closes the least useful peers down to the low one. Never: pinned, asked for, syncing,
@@ -56,6 +61,8 @@ impl PeerLifecycle {
             self.close_all(cx, slot, &Reason::OverBudget { connections, limit: config.high_water });
             self.settle(cx, slot);
         }
+        let spare = self.connected.iter().map(|slot| self.peers.at(*slot)).filter(|peer| !peer.is_protected());
+        self.trim_at = spare.map(|peer| connected_since(peer) + GRACE).min().unwrap_or(Time::MAX);
     }
 }
 

@@ -47,6 +47,9 @@ struct Tries {
     theirs: Option<Mapping>,
     /// The peer has said that it does not know our own protocol.
     only_standard: bool,
+    /// The transport by which the peer has just declined this try.
+    #[cfg_attr(feature = "serde", serde(default))]
+    declined: Option<Transport>,
     impasse: Option<Impasse>,
     /// Proposals that were taken up within the present minute.
     taken_up: u32,
@@ -87,6 +90,7 @@ impl Tries {
             last_error: None,
             theirs: None,
             only_standard: false,
+            declined: None,
             impasse: None,
             taken_up: 0,
             minute: Time::ZERO,
@@ -95,7 +99,7 @@ impl Tries {
 
     fn start_over(&mut self, next: Time) {
         self.attempts = 0;
-        (self.theirs, self.impasse) = (None, None);
+        (self.theirs, self.declined, self.impasse) = (None, None, None);
         self.next = next;
     }
 }
@@ -431,15 +435,23 @@ impl Punching {
             tries.next = cx.now;
             return;
         }
+        if *error == PunchError::Declined && open.ours && tries.declined.is_none() {
+            // Nothing was sent, so no NAT has to calm down, and the other side counts no try: a peer without UDP declines
+            // QUIC, and TCP is next.
+            tries.declined = Some(open.transport);
+            if choose(cx, own, peer, tries).is_some() {
+                tries.next = cx.now;
+                return;
+            }
+        }
+        tries.declined = None;
         tries.attempts += 1;
         let attempt = tries.attempts;
         let notice = Notice::NotPunched { peer: peer.id, transport: open.transport, attempt, error: error.clone() };
         cx.tell(notice, Reason::PunchTry { attempt });
 
         if attempt < AT_ONCE && choose(cx, own, peer, tries).is_some() {
-            // Where nothing was sent, no NAT has to calm down: a peer without UDP declines QUIC, and TCP is next.
-            let breath = if *error == PunchError::Declined { Duration::ZERO } else { BREATH };
-            tries.next = cx.now + if open.ours { breath } else { BREATH + LISTEN };
+            tries.next = cx.now + if open.ours { BREATH } else { BREATH + LISTEN };
             return;
         }
         let config = &cx.config.nat;
@@ -496,7 +508,8 @@ fn order(from: u32) -> [Transport; 2] {
 /// The next try's transport, and what the peer is told. Where both NATs are known to give each destination another port,
 /// a transport is left out.
 fn choose(cx: &Cx<'_>, own: &Own, peer: &Peer, tries: &Tries) -> Option<(Transport, Vec<Address>)> {
-    order(tries.attempts).into_iter().find_map(|transport| {
+    let open = |transport: &Transport| tries.declined != Some(*transport);
+    order(tries.attempts).into_iter().filter(open).find_map(|transport| {
         let candidates = candidates(cx, own, peer, transport);
         let ours = nat(cx, own, &candidates, transport);
         let hopeless = !ours.is_predictable() && tries.theirs.is_some_and(|theirs| !theirs.is_predictable());

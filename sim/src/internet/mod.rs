@@ -137,6 +137,8 @@ pub struct Internet {
     /// Delays, losses, partitions.
     pub links: Links,
     names: FxHashMap<String, Vec<IpAddr>>,
+    /// Protocols that a site's line carries to nobody and from nobody.
+    blocked: Vec<(SiteId, Protocol)>,
     /// Whether names can be looked up.
     pub dns: bool,
     dice: Dice,
@@ -159,6 +161,7 @@ impl Internet {
             v6: FxHashMap::default(),
             links: Links::default(),
             names: FxHashMap::default(),
+            blocked: Vec::new(),
             dns: true,
             dice,
         }
@@ -215,6 +218,15 @@ impl Internet {
         }
         self.hosts.push(Host { segment, site, v4, v6, plugged: true });
         host
+    }
+
+    /// A site's line no longer carries a protocol.
+    pub fn block(&mut self, site: SiteId, protocol: Protocol) {
+        self.blocked.push((site, protocol));
+    }
+
+    fn is_blocked(&self, site: SiteId, protocol: Protocol) -> bool {
+        self.blocked.contains(&(site, protocol))
     }
 
     /// What a name stands for.
@@ -425,6 +437,9 @@ impl Internet {
             Owner::Host(host) => self.hosts[host as usize].site,
             Owner::Router(router) => self.routers[router as usize].site,
         };
+        if segment == INTERNET && (self.is_blocked(site, protocol) || self.is_blocked(other, protocol)) {
+            return Err(Stuck::Silence);
+        }
         let delay = if segment == INTERNET { self.links.delay(site, other) } else { LAN_DELAY };
         // What leaves a site and comes back to it has been at the provider's.
         Ok(Flight { protocol, from, to, delay, sites: (site, other), owner })
@@ -449,7 +464,8 @@ impl Internet {
             match (owner, to, flight.from) {
                 (Owner::Host(host), SocketAddr::V4(_), _) => {
                     let at = &self.hosts[host as usize];
-                    let there = at.plugged && at.v4.is_some_and(|ip| IpAddr::V4(ip) == to.ip());
+                    let blocked = flight.delay != LAN_DELAY && self.is_blocked(at.site, flight.protocol);
+                    let there = at.plugged && !blocked && at.v4.is_some_and(|ip| IpAddr::V4(ip) == to.ip());
                     return if there { Ok(Arrived { host, at: to }) } else { Err(NotArrived::Silence) };
                 }
                 (Owner::Host(host), SocketAddr::V6(inside), SocketAddr::V6(from)) => {

@@ -52,8 +52,10 @@ pub enum Refresh {
 pub struct NatKind {
     /// How ports are mapped.
     pub mapping: Dependence,
-    /// Who is let in.
+    /// Who is let in, by UDP.
     pub filtering: Dependence,
+    /// The same by TCP.
+    pub tcp_filtering: Dependence,
     /// Which port a mapping gets.
     pub ports: PortChoice,
     /// What keeps a mapping alive.
@@ -110,8 +112,10 @@ impl NatKind {
     }
 
     /// The kinds that have names, for scenarios.
-    pub const NAMES: [(&'static str, Self); 7] = [
+    pub const NAMES: [(&'static str, Self); 8] = [
         ("full-cone", Self::full_cone()),
+        // As Linux can be made one.
+        ("full-cone-udp", Self { tcp_filtering: Dependence::AddressAndPort, ..Self::full_cone() }),
         ("address-restricted", Self::address_restricted()),
         ("port-restricted", Self::port_restricted()),
         ("symmetric", Self::symmetric()),
@@ -124,6 +128,7 @@ impl NatKind {
         Self {
             mapping,
             filtering,
+            tcp_filtering: filtering,
             ports: PortChoice::Preserve,
             refresh: Refresh::Both,
             hairpin: false,
@@ -134,6 +139,14 @@ impl NatKind {
             resets: false,
             gives_ports: false,
             capacity: 16_384,
+        }
+    }
+
+    /// Who is let in, by this protocol.
+    pub const fn filters(&self, protocol: Protocol) -> Dependence {
+        match protocol {
+            Protocol::Udp => self.filtering,
+            Protocol::Tcp => self.tcp_filtering,
         }
     }
 }
@@ -249,7 +262,7 @@ impl Nat {
                 self.open(now, key, dice)?
             }
         };
-        let counts = significant(self.kind.filtering, to);
+        let counts = significant(self.kind.filters(protocol), to);
         let timeout = self.timeout(at);
         let mapping = &mut self.mappings[at as usize];
         mapping.last = now;
@@ -282,8 +295,9 @@ impl Nat {
         let mapped = self.by_port.get(&(protocol, port)).copied().filter(|at| !self.has_expired(*at, now));
         if let Some(at) = mapped {
             let timeout = self.timeout(at);
-            let independent = self.kind.filtering == Dependence::Endpoint;
-            let counts = significant(self.kind.filtering, from);
+            let filtering = self.kind.filters(protocol);
+            let independent = filtering == Dependence::Endpoint;
+            let counts = significant(filtering, from);
             let refresh = self.kind.refresh == Refresh::Both;
             let mapping = &mut self.mappings[at as usize];
             let allowed = mapping.sent_to.iter_mut().find(|(other, last)| *other == counts && *last + timeout > now);
@@ -558,7 +572,7 @@ mod tests {
             [(Endpoint, true, true), (Address, true, false), (AddressAndPort, false, false)]
         {
             for protocol in [Udp, Tcp] {
-                let mut rig = Rig::new(NatKind { filtering, ..NatKind::full_cone() });
+                let mut rig = Rig::new(NatKind { filtering, tcp_filtering: filtering, ..NatKind::full_cone() });
                 let port = rig.out(protocol, A, X);
                 let passes = |result: Result<_, _>| match result {
                     Ok(inside) => inside == at(A),

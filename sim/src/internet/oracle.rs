@@ -34,12 +34,13 @@ impl Internet {
         if one.segment == other.segment && one.segment != INTERNET {
             return Reach::Near;
         }
+        let passes = |protocol: &Protocol| ![one.site, other.site].iter().any(|site| self.is_blocked(*site, *protocol));
+        let protocols = [Protocol::Udp, Protocol::Tcp].into_iter().filter(passes);
         let by_v6 = match (one.v6, other.v6) {
-            (Some(_), Some(_)) => self.reach_v6(a, b),
+            (Some(_), Some(_)) if protocols.clone().next().is_some() => self.reach_v6(a, b),
             (Some(_) | None, _) => Reach::Never,
         };
-        let by_v4 = [Protocol::Udp, Protocol::Tcp].map(|protocol| self.reach_v4(a, b, protocol, ports));
-        by_v4.into_iter().fold(by_v6, Reach::max)
+        protocols.map(|protocol| self.reach_v4(a, b, protocol, ports)).fold(by_v6, Reach::max)
     }
 
     fn reach_v6(&self, a: HostId, b: HostId) -> Reach {
@@ -88,7 +89,7 @@ impl Internet {
                 return None;
             }
             let mapped = ports && kind.gives_ports && alone && self.is_outermost(router);
-            let filtering = if mapped { Dependence::Endpoint } else { kind.filtering };
+            let filtering = if mapped { Dependence::Endpoint } else { kind.filters(protocol) };
             let mapping = if mapped { Dependence::Endpoint } else { kind.mapping };
             front.open = false;
             front.mapping = stricter(front.mapping, mapping);

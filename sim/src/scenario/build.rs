@@ -29,6 +29,8 @@ pub(super) struct Place {
     pub(super) router: Option<RouterId>,
     pub(super) isp: usize,
     pub(super) nodes: Vec<HostId>,
+    /// The signal server that it is.
+    pub(super) doorway: Option<usize>,
     family: Option<String>,
 }
 
@@ -54,6 +56,7 @@ pub struct Plan {
 const HOMES: u32 = 0x2e00_0000;
 const SERVERS: u32 = 0x2d00_0000;
 const SHARED: u32 = 0x2f00_0000;
+const DOORWAYS: u32 = 0x2cff_0000;
 /// Servers that a node knows by its settings.
 const MAX_NAMED: usize = 8;
 /// Addresses of one provider, as a power of two.
@@ -126,14 +129,18 @@ impl<'a> Builder<'a> {
             }
         }
         self.settle_who_knows_whom();
+        let doorways: Vec<(HostId, String)> = (0..scenario.doorways.len()).map(|at| self.add_doorway(at)).collect();
         let families = self.families();
         let mut world = World::new(self.seed, self.net, scenario.unix_time);
+        for setup in self.setups {
+            world.add(setup);
+        }
         #[cfg(feature = "museum")]
         if let Some(plant) = scenario.plant {
             world.plant(plant);
         }
-        for setup in self.setups {
-            world.add(setup);
+        for (host, name) in doorways {
+            world.add_doorway(host, &name);
         }
         if let Some(logs) = &scenario.logs {
             let until = nanos(logs.until.unwrap_or(scenario.duration / 10 * 8));
@@ -211,6 +218,9 @@ impl<'a> Builder<'a> {
         let region = position(&self.regions, server.region.as_ref()) as u16;
         let isp = self.isps.len() - 1;
         let site = self.net.links.add(Site { isp: isp as u16, region, access: SECOND / 2_000, up: true });
+        if let Some(blocks) = server.blocks {
+            self.net.block(site, blocks.into());
+        }
         let nth = self.places.len() as u32;
         let v4 = Ipv4Addr::from(SERVERS + nth * 256 + 1);
         let v6 = server.ipv6.then(|| Ipv6Addr::new(0x2a01, (nth >> 16) as u16, nth as u16, 0, 0, 0, 0, 1));
@@ -226,10 +236,36 @@ impl<'a> Builder<'a> {
             router: None,
             isp,
             nodes: vec![host],
+            doorway: None,
             family: server.family.clone(),
         };
         self.places.push(place);
         self.setup(preset(server.role), 0, 0, server.malice);
+    }
+
+    /// A signal server's host comes after all machines.
+    fn add_doorway(&mut self, at: usize) -> (HostId, String) {
+        let doorway = &self.scenario.doorways[at];
+        let region = position(&self.regions, doorway.region.as_ref()) as u16;
+        let isp = self.isps.len() - 1;
+        let site = self.net.links.add(Site { isp: isp as u16, region, access: SECOND / 2_000, up: true });
+        let v4 = Ipv4Addr::from(DOORWAYS + at as u32 * 256 + 1);
+        let host = self.net.add_host(site, INTERNET, Some(v4), None);
+        let name = doorway.name.get_ref().clone();
+        let dns = format!("{name}.example");
+        self.net.add_name(&dns, vec![v4.into()]);
+        self.places.push(Place {
+            base: name.clone(),
+            name,
+            site,
+            segment: INTERNET,
+            router: None,
+            isp,
+            nodes: vec![],
+            doorway: Some(at),
+            family: None,
+        });
+        (host, dns)
     }
 
     fn add_home(&mut self, at: usize, number: u32) {
@@ -241,6 +277,9 @@ impl<'a> Builder<'a> {
         // Lines of one provider differ.
         let access = access / 2 + self.dice.below(access.max(1));
         let site = self.net.links.add(Site { isp: isp as u16, region, access, up: true });
+        if let Some(blocks) = home.blocks {
+            self.net.block(site, blocks.into());
+        }
         self.customers[isp] += 1;
         let customer = self.customers[isp];
         let mut kind = self.draw(home.nat.get_ref());
@@ -263,7 +302,8 @@ impl<'a> Builder<'a> {
         let name = if *home.count.get_ref() == 1 { base.clone() } else { format!("{base}.{number}") };
         let family = home.family.clone();
         let count = nodes.len();
-        self.places.push(Place { name, base, site, segment, router: Some(router), isp, nodes, family });
+        let router = Some(router);
+        self.places.push(Place { name, base, site, segment, router, isp, nodes, doorway: None, family });
         for _ in 0..count {
             self.setup(preset(home.role), home.clock_offset, home.clock_drift, home.malice);
         }
@@ -318,6 +358,10 @@ impl<'a> Builder<'a> {
             let bootstrap = server.map_or(bootstrap, |server| &server.bootstrap);
             let relays = home.map_or(none, |home| &home.relays);
             let relays = server.map_or(relays, |server| &server.relays);
+            let doorways = home.map_or(none, |home| &home.doorways);
+            let doorways = server.map_or(doorways, |server| &server.doorways);
+            let doorways: Vec<String> =
+                doorways.iter().map(|name| format!("https://{}.example/signal", name.get_ref())).collect();
             let named = |names: &[Spanned<String>], dns: bool| -> Vec<PeerAddress> {
                 let places = names.iter().flat_map(|name| {
                     self.places.iter().filter(move |other| other.base == *name.get_ref() && other.router.is_none())
@@ -341,6 +385,7 @@ impl<'a> Builder<'a> {
                 let mut config = Config::from(self.setups[*node as usize].config.clone());
                 config.bootstrap = bootstrap.iter().filter(|one| one.peer != Some(peer_id(*node))).cloned().collect();
                 config.nat.relays.clone_from(&relays);
+                config.signal.servers.clone_from(&doorways);
                 let others = family.into_iter().flatten().filter(|other| *other != node);
                 config.pinned =
                     others.map(|other| PinnedPeer { peer: peer_id(*other), addresses: vec![] }).take(40).collect();

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     engine::{Dice, Moment, SECOND},
     internet::{HostId, SiteId},
-    swarm::{End, peer_id},
+    swarm::{End, Trouble, peer_id},
     words,
 };
 
@@ -46,6 +46,7 @@ pub(super) enum Undo {
     Plug(HostId),
     DnsUp,
     Unmute(usize),
+    Trouble(usize, Trouble),
 }
 
 /// To whom something happens.
@@ -304,6 +305,9 @@ impl Plan {
 
     fn fault_at(&mut self, kind: FaultKind, at: usize, node: Option<usize>, lasts: Option<u64>) {
         let place = self.places[at].clone();
+        if let Some(doorway) = place.doorway.filter(|_| kind != FaultKind::UplinkDown) {
+            return self.doorway_fault(kind, doorway, lasts);
+        }
         let nodes: Vec<HostId> = match node {
             Some(node) => place.nodes.get(node).copied().into_iter().collect(),
             None => place.nodes.clone(),
@@ -355,8 +359,37 @@ impl Plan {
                     self.later(lasts, Undo::Plug(node));
                 }
             }
-            FaultKind::IspDown | FaultKind::Cut | FaultKind::Partition | FaultKind::DnsDown => {}
+            FaultKind::IspDown
+            | FaultKind::Cut
+            | FaultKind::Partition
+            | FaultKind::DnsDown
+            | FaultKind::Slow
+            | FaultKind::Lie => {}
         }
+    }
+
+    fn doorway_fault(&mut self, kind: FaultKind, doorway: usize, lasts: Option<u64>) {
+        let trouble = match kind {
+            FaultKind::Kill | FaultKind::Stop | FaultKind::Lose => Trouble::Down,
+            FaultKind::PowerOff => Trouble::Dark,
+            FaultKind::Slow => Trouble::Slow,
+            FaultKind::Lie => Trouble::Lying,
+            FaultKind::RouterReboot
+            | FaultKind::NewAddress
+            | FaultKind::UplinkDown
+            | FaultKind::IspDown
+            | FaultKind::Cut
+            | FaultKind::Partition
+            | FaultKind::Sleep
+            | FaultKind::Unplug
+            | FaultKind::DnsDown
+            | FaultKind::Mute => return,
+        };
+        if kind == FaultKind::Lose {
+            self.world.empty_doorway(doorway);
+        }
+        self.world.trouble(doorway, trouble, true);
+        self.later(lasts, Undo::Trouble(doorway, trouble));
     }
 
     fn new_address(&mut self, place: &Place) {
@@ -402,6 +435,7 @@ impl Plan {
             Undo::Plug(node) => {
                 self.world.cable(*node, true);
             }
+            Undo::Trouble(doorway, trouble) => self.world.trouble(*doorway, *trouble, false),
             Undo::DnsUp => self.world.net_mut().dns = true,
             Undo::Unmute(at) => {
                 let segment = self.places[*at].segment;

@@ -6,7 +6,11 @@ use kinfolk_core::Role;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use toml::Spanned;
 
-use crate::{internet::NatKind, swarm::Malice, words};
+use crate::{
+    internet::{NatKind, Protocol},
+    swarm::Malice,
+    words,
+};
 
 /// See the module.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,6 +56,9 @@ pub struct Scenario {
     /// Machines with addresses of their own.
     #[serde(default, rename = "server")]
     pub servers: Vec<Server>,
+    /// Signal servers.
+    #[serde(default, rename = "doorway")]
+    pub doorways: Vec<Doorway>,
     /// What goes wrong at which time.
     #[serde(default, rename = "fault")]
     pub faults: Vec<Fault>,
@@ -191,6 +198,9 @@ pub struct Home {
     /// The relays that are asked first.
     #[serde(default)]
     pub relays: Vec<Spanned<String>>,
+    /// The signal servers that it asks.
+    #[serde(default)]
+    pub doorways: Vec<Spanned<String>>,
     /// Whether multicasts get through.
     #[serde(default = "yes")]
     pub mdns: bool,
@@ -200,6 +210,8 @@ pub struct Home {
     /// Millionths by which the clock runs fast.
     #[serde(default)]
     pub clock_drift: i32,
+    /// A protocol that its line does not carry.
+    pub blocks: Option<Blocked>,
     /// Whether its nodes are hostile, and how.
     pub malice: Option<Malice>,
 }
@@ -224,13 +236,28 @@ pub struct Server {
     /// The relays that it asks first, if it is no server.
     #[serde(default)]
     pub relays: Vec<Spanned<String>>,
+    /// The signal servers that it asks.
+    #[serde(default)]
+    pub doorways: Vec<Spanned<String>>,
     /// What it is.
     #[serde(default = "server_role")]
     pub role: NodeRole,
     /// Whose it is: nodes of one family pin each other.
     pub family: Option<String>,
+    /// A protocol that its line does not carry.
+    pub blocks: Option<Blocked>,
     /// Whether it is hostile, and how.
     pub malice: Option<Malice>,
+}
+
+/// A signal server, on a machine of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Doorway {
+    /// Its name; it is at `https://NAME.example/signal`.
+    pub name: Spanned<String>,
+    /// Where it is.
+    pub region: Option<Spanned<String>>,
 }
 
 /// What goes wrong at a time.
@@ -270,6 +297,16 @@ pub struct RandomFault {
     pub until: Option<Duration>,
 }
 
+/// A protocol that a line does not carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blocked {
+    /// Datagrams: QUIC.
+    Udp,
+    /// Streams.
+    Tcp,
+}
+
 /// What can go wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -302,6 +339,10 @@ pub enum FaultKind {
     DnsDown,
     /// Multicasts don't get through.
     Mute,
+    /// A signal server takes long to answer.
+    Slow,
+    /// A signal server tells old records and invented addresses.
+    Lie,
 }
 
 /// What must come of a scenario, at its end.
@@ -356,6 +397,15 @@ pub enum Mix {
     Several(BTreeMap<String, u32>),
 }
 
+impl From<Blocked> for Protocol {
+    fn from(blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::Udp => Self::Udp,
+            Blocked::Tcp => Self::Tcp,
+        }
+    }
+}
+
 impl From<NodeRole> for Role {
     fn from(role: NodeRole) -> Self {
         match role {
@@ -383,7 +433,8 @@ impl Scenario {
         let isps = self.isps.iter().map(|one| (&one.name, "provider"));
         let homes = self.homes.iter().map(|one| (&one.name, "home"));
         let servers = self.servers.iter().map(|one| (&one.name, "server"));
-        for (name, kind) in regions.chain(isps).chain(homes).chain(servers) {
+        let doorways = self.doorways.iter().map(|one| (&one.name, "doorway"));
+        for (name, kind) in regions.chain(isps).chain(homes).chain(servers).chain(doorways) {
             let text = name.get_ref().as_str();
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if text.is_empty() || !text.chars().all(plain) {
@@ -405,9 +456,18 @@ impl Scenario {
             isp.region.iter().try_for_each(|name| is(name, "region"))?;
             isp.nat.iter().try_for_each(|nat| kind_of(nat.get_ref()).map(|_| ()).map_err(|e| (nat.span(), e)))?;
         }
+        for doorway in &self.doorways {
+            doorway.region.iter().try_for_each(|name| is(name, "region"))?;
+        }
+        let few = |names: &[Spanned<String>]| match names.get(MAX_DOORWAYS) {
+            Some(one) => Err((one.span(), format!("at most {MAX_DOORWAYS} doorways"))),
+            None => Ok(()),
+        };
         for home in &self.homes {
             home.isp.iter().try_for_each(|name| is(name, "provider"))?;
             home.bootstrap.iter().chain(&home.relays).try_for_each(|name| is(name, "server"))?;
+            home.doorways.iter().try_for_each(|name| is(name, "doorway"))?;
+            few(&home.doorways)?;
             let wrong = |problem: String| (home.nat.span(), problem);
             match home.nat.get_ref() {
                 Mix::One(name) => kind_of(name).map(|_| ()).map_err(wrong)?,
@@ -425,6 +485,8 @@ impl Scenario {
         for server in &self.servers {
             server.region.iter().try_for_each(|name| is(name, "region"))?;
             server.bootstrap.iter().chain(&server.relays).try_for_each(|name| is(name, "server"))?;
+            server.doorways.iter().try_for_each(|name| is(name, "doorway"))?;
+            few(&server.doorways)?;
             if !(1..=60_000).contains(server.count.get_ref()) {
                 return Err((server.count.span(), "1 to 60 000 servers".to_owned()));
             }
@@ -533,12 +595,12 @@ impl FaultKind {
     const fn wants(self) -> &'static [&'static str] {
         match self {
             Self::RouterReboot | Self::NewAddress | Self::Mute => &["home"],
-            Self::UplinkDown => &["home", "server"],
+            Self::UplinkDown => &["home", "server", "doorway"],
             Self::IspDown => &["provider"],
-            Self::Cut | Self::Partition => &["region", "home", "server"],
-            Self::Kill | Self::Stop | Self::PowerOff | Self::Lose | Self::Sleep | Self::Unplug => {
-                &["home", "server", "node"]
-            }
+            Self::Cut | Self::Partition => &["region", "home", "server", "doorway"],
+            Self::Kill | Self::Stop | Self::PowerOff | Self::Lose => &["home", "server", "node", "doorway"],
+            Self::Sleep | Self::Unplug => &["home", "server", "node"],
+            Self::Slow | Self::Lie => &["doorway"],
             Self::DnsDown => &[],
         }
     }
@@ -554,6 +616,8 @@ impl FaultKind {
     }
 }
 
+/// The core takes no more.
+const MAX_DOORWAYS: usize = 8;
 /// Roughly; a node with 30 known peers.
 const MEMORY_PER_NODE: u64 = 48 << 10;
 

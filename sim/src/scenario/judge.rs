@@ -132,18 +132,36 @@ impl Plan {
         self.world.is_mute(place.segment)
     }
 
-    /// The servers that a node knows by its settings and gets through to.
+    /// The servers that a node gets through to, and knows by its settings or by a signal server that both ask.
     fn servers_of(&self, place: &Place, node: HostId) -> BTreeSet<HostId> {
         let config = &self.world.machines()[node as usize].setup.config;
         let by_name = self.world.net().dns.then_some(&config.bootstrap).into_iter().flatten();
-        let named: BTreeSet<_> = by_name.chain(&config.nat.relays).filter_map(|known| known.peer).collect();
+        let named = by_name.chain(&config.nat.relays).filter_map(|known| crate::swarm::peer_index(&known.peer?));
+        let told = self.places.iter().filter(|other| other.router.is_none()).flat_map(|other| &other.nodes).copied();
+        let told = told.filter(|other| *other != node && self.share_doorway(node, *other));
+        let named: BTreeSet<HostId> = named.chain(told).collect();
         let router_is_on = place.router.is_none_or(|router| self.world.net().router_is_on(router));
         named
             .into_iter()
-            .filter_map(|peer| crate::swarm::peer_index(&peer))
             .filter(|server| router_is_on && self.is_there(*server) && self.are_linked(node, *server))
             .filter(|server| self.world.machines()[*server as usize].malice.is_none())
             .collect()
+    }
+
+    /// Whether a signal server that both ask gets through to both, and is honest.
+    fn share_doorway(&self, a: HostId, b: HostId) -> bool {
+        let net = self.world.net();
+        let [one, other] = [a, b].map(|node| &self.world.machines()[node as usize].setup.config.signal.servers);
+        let mut doorways = self.places.iter().filter_map(|place| Some((place, place.doorway?)));
+        net.dns
+            && !one.is_empty()
+            && doorways.any(|(place, doorway)| {
+                let url = format!("https://{}.example/signal", place.name);
+                let site = |node: HostId| net.host(node).site;
+                let open = |site| net.links.is_open(site, place.site) && net.links.is_open(place.site, site);
+                let asked = one.contains(&url) && other.contains(&url);
+                asked && self.world.is_honest(doorway) && open(site(a)) && open(site(b))
+            })
     }
 
     fn are_linked(&self, a: HostId, b: HostId) -> bool {

@@ -15,7 +15,7 @@ pub use file::{Expect, FaultKind, Meet, Scenario};
 use std::{fmt, fs, path::Path};
 
 /// The scenarios that are part of the program: name and text.
-pub const BUILT_IN: [(&str, &str); 9] = [
+pub const BUILT_IN: [(&str, &str); 10] = [
     ("lan-of-five", include_str!("../../scenarios/lan-of-five.toml")),
     ("two-homes-and-a-server", include_str!("../../scenarios/two-homes-and-a-server.toml")),
     ("family-of-eight", include_str!("../../scenarios/family-of-eight.toml")),
@@ -23,6 +23,7 @@ pub const BUILT_IN: [(&str, &str); 9] = [
     ("thousand-with-churn", include_str!("../../scenarios/thousand-with-churn.toml")),
     ("logs-of-fifty", include_str!("../../scenarios/logs-of-fifty.toml")),
     ("cold-start", include_str!("../../scenarios/cold-start.toml")),
+    ("overnight", include_str!("../../scenarios/overnight.toml")),
     ("flash-crowd", include_str!("../../scenarios/flash-crowd.toml")),
     ("eclipse-attempt", include_str!("../../scenarios/eclipse-attempt.toml")),
 ];

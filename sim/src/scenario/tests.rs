@@ -19,12 +19,12 @@ fn all_that_are_part_of_the_program_are_right() {
 fn an_error_names_the_line() {
     insta::assert_snapshot!(wrong("name = \"x\"\nduration = \"soon\""), @"test.toml, line 2: 'soon' is no time; write seconds (90, 1.5) or units (250ms, 90s, 5m, 1h30m, 2d)");
     insta::assert_snapshot!(wrong(&format!("{HEAD}\n[[home]]\nname = \"a\"\nisp = \"nort\"\n\n[[isp]]\nname = \"north\"")), @"test.toml, line 6: no provider is called 'nort'; there are north");
-    insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\nnat = \"cone\"")), @"test.toml, line 5: no kind of NAT is called 'cone'; there are full-cone, address-restricted, port-restricted, symmetric, carrier-grade, udp-blocked, hairpin");
+    insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\nnat = \"cone\"")), @"test.toml, line 5: no kind of NAT is called 'cone'; there are full-cone, full-cone-udp, address-restricted, port-restricted, symmetric, carrier-grade, udp-blocked, hairpin");
     insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\n[[server]]\nname = \"a\"")), @"test.toml, line 6: 'a' is already the name of a home");
     insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\n[[fault]]\nat = \"1s\"\nwhat = \"kill\"\nwho = \"a/2\"")), @"test.toml, line 8: there is no 'a/2': so many there are not");
     insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\n[[fault]]\nat = \"1s\"\nwhat = \"isp-down\"\nwho = \"a\"")), @"test.toml, line 8: 'a' is a home; this is for a provider");
     insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\n[[fault]]\nat = \"2m\"\nwhat = \"kill\"\nwho = \"a\"")), @"test.toml, line 7: this comes after the scenario's end");
-    insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\n[[fault]]\nat = \"1s\"\nwhat = \"cut\"\nwho = \"a\"")), @"test.toml, line 7: this needs a 'who' (and 'to', where two are concerned): a region or a home or a server");
+    insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\n[[fault]]\nat = \"1s\"\nwhat = \"cut\"\nwho = \"a\"")), @"test.toml, line 7: this needs a 'who' (and 'to', where two are concerned): a region or a home or a server or a doorway");
 }
 
 #[test]

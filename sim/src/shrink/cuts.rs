@@ -19,7 +19,7 @@ pub(super) enum Cut {
     AtOnce,
 }
 
-const LISTS: [(&str, &[&str]); 5] = [
+const LISTS: [(&str, &[&str]); 6] = [
     (
         "home",
         &[
@@ -35,9 +35,11 @@ const LISTS: [(&str, &[&str]); 5] = [
             "family",
             "isp",
             "malice",
+            "doorways",
         ],
     ),
-    ("server", &["bootstrap", "ipv6", "region", "malice"]),
+    ("server", &["bootstrap", "ipv6", "region", "malice", "doorways"]),
+    ("doorway", &["region"]),
     ("isp", &["nat", "ipv6", "access", "region"]),
     ("fault", &["for"]),
     ("ask", &["to"]),
@@ -155,10 +157,10 @@ fn forget(table: &mut Table, is_gone: &dyn Fn(&str) -> bool) {
         let between = |entry: &Value| entry.get("between").and_then(Value::as_array).cloned().unwrap_or_default();
         all.retain(|entry| !between(entry).iter().any(|one| named(Some(one))));
     }
-    for list in ["home", "server", "isp"] {
+    for list in ["home", "server", "isp", "doorway"] {
         let all = table.get_mut(list).and_then(Value::as_array_mut);
         for entry in all.into_iter().flatten().filter_map(Value::as_table_mut) {
-            for key in ["bootstrap", "relays"] {
+            for key in ["bootstrap", "relays", "doorways"] {
                 if let Some(all) = entry.get_mut(key).and_then(Value::as_array_mut) {
                     all.retain(|one| !named(Some(one)));
                 }

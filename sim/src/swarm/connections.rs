@@ -7,13 +7,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use kinfolk_core::{
-    Address, Asker, CircuitLimit, CloseCause, CommandId, ConnectionId, DialError, Direction, Event, Identity, Origin,
-    PingError, Scope, Transport,
+    Address, Asker, CircuitLimit, CloseCause, CommandId, ConnectionId, DialError, Direction, Event, Origin, PingError,
+    Scope, Transport,
 };
 
-use super::{End, What, World, nanos};
+use super::{End, What, World, machine::Standing, nanos};
 use crate::{
-    engine::{Key, MILLI, Moment, SECOND},
+    engine::{Digest, Key, MILLI, Moment, SECOND},
     internet::{HostId, Protocol},
 };
 
@@ -44,7 +44,8 @@ pub(super) struct Side {
     pub(super) remote: SocketAddr,
     missed: u8,
     heard: Moment,
-    told_identity: Option<(Identity, Moment)>,
+    /// The hash of the last introduction that was told, and when that was.
+    told_identity: Option<(u128, Moment)>,
 }
 
 /// What is told over a connection.
@@ -100,11 +101,6 @@ const HANDSHAKE: u64 = 10 * SECOND;
 const PER_PEER: usize = 8;
 
 impl Conn {
-    pub(super) fn joins(&self, a: HostId, b: HostId) -> bool {
-        let [one, other] = [self.ends[0].node, self.ends[1].node];
-        (one, other) == (a, b) || (one, other) == (b, a)
-    }
-
     /// Whether both ends hold it for a connection.
     pub(super) fn is_whole(&self) -> bool {
         self.ends[0].open && self.ends[1].open
@@ -174,13 +170,11 @@ impl World {
         }
         // The gate: who is denied, and who is too many.
         let config = &machine.setup.config.lifecycle;
-        let to_peer =
-            machine.conns.iter().filter(|(_, key)| self.conns.get(*key).is_some_and(|one| one.joins(node, other)));
         let total = (config.high_water + config.dial_slots + 16) as usize;
         let pinned = machine.setup.config.pinned.iter().any(|pinned| pinned.peer == peer);
         let refused = if machine.denied.contains(&other) {
             Some(DialError::Denied)
-        } else if to_peer.count() >= PER_PEER || (machine.conns.len() >= total && !pinned) {
+        } else if machine.conns_to(other).count() >= PER_PEER || (machine.conns.len() >= total && !pinned) {
             Some(DialError::Limit)
         } else {
             None
@@ -196,7 +190,8 @@ impl World {
     fn open_end(&mut self, key: Key, side: u8, address: Address, origin: Origin, took: Duration) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let (rtt, limit) = (conn.rtt, conn.via.as_ref().and_then(|circuit| circuit.limit));
-        let peer = super::peer_id(conn.ends[usize::from(1 - side)].node);
+        let (other, relayed) = (conn.ends[usize::from(1 - side)].node, conn.via.is_some());
+        let peer = super::peer_id(other);
         let end = &mut conn.ends[usize::from(side)];
         let node = end.node;
         let machine = &mut self.machines[node as usize];
@@ -204,7 +199,7 @@ impl World {
         end.number = machine.last_connection;
         end.open = true;
         end.heard = self.now;
-        machine.conns.push((end.number, key));
+        machine.conns.push(Standing { number: end.number, peer: other, relayed, key });
         let connection = ConnectionId(end.number);
         let dialled = matches!(origin, Origin::Dial(_) | Origin::Held(_));
         let direction = if side == 0 { Direction::Outbound } else { Direction::Inbound };
@@ -443,12 +438,15 @@ impl World {
         self.introduced(peer, &mut identity);
         identity.observed = Some(observed.clone());
         let now = self.now;
+        let mut said = Digest::default();
+        said.value(&identity);
+        let said = said.sum();
         let Some(conn) = self.conns.get_mut(key) else { return };
         let told = &mut conn.ends[usize::from(side)].told_identity;
-        if told.as_ref().is_some_and(|(known, at)| *known == identity && *at + SAME_AGAIN > now) {
+        if told.as_ref().is_some_and(|(known, at)| *known == said && *at + SAME_AGAIN > now) {
             return;
         }
-        *told = Some((identity.clone(), now));
+        *told = Some((said, now));
         let connection = ConnectionId(number);
         let peer = super::peer_id(peer);
         self.tell(node, Event::Identified { connection, peer, identity: Box::new(identity) });
@@ -538,7 +536,7 @@ impl World {
 
     fn forget_number(&mut self, node: HostId, number: u64) {
         let conns = &mut self.machines[node as usize].conns;
-        if let Ok(at) = conns.binary_search_by_key(&number, |(number, _)| *number) {
+        if let Ok(at) = conns.binary_search_by_key(&number, |one| one.number) {
             conns.remove(at);
         }
         self.logs_on(node, number);
@@ -557,7 +555,7 @@ impl World {
 
     /// Tells all connected peers of changes.
     pub(super) fn push_identity(&mut self, node: HostId) {
-        let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|(_, key)| *key).collect();
+        let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|one| one.key).collect();
         #[cfg(feature = "museum")]
         let conns = self.walk(conns);
         for key in conns {
@@ -570,10 +568,7 @@ impl World {
 
     /// A connection to a peer that stands on this side, direct before relayed.
     pub(super) fn connection_to(&self, node: HostId, peer: HostId) -> Option<Key> {
-        let conns = self.machines[node as usize].conns.iter();
-        let open = conns.filter_map(|(_, key)| Some((*key, self.conns.get(*key)?)));
-        let to_peer = open.filter(|(_, conn)| conn.joins(node, peer));
-        to_peer.min_by_key(|(_, conn)| conn.via.is_some()).map(|(key, _)| key)
+        self.machines[node as usize].conns_to(peer).min_by_key(|one| one.relayed).map(|one| one.key)
     }
 
     /// Whether an address may be looked up and dialled on a look-up's behalf: on the internet only.

@@ -231,7 +231,7 @@ impl World {
                 let end = &conn.ends[usize::from(conn.side_of(node))];
                 conn.transport == Transport::Tcp && conn.via.is_none() && end.local == *port && end.remote == to
             };
-            let mut conns = machine.conns.iter().filter_map(|(_, key)| self.conns.get(*key));
+            let mut conns = machine.conns.iter().filter_map(|one| self.conns.get(one.key));
             !own_port && (transport == Transport::Quic || !conns.any(taken))
         });
         let port = shared.unwrap_or_else(|| self.machines[node as usize].free_port());
@@ -301,6 +301,10 @@ impl World {
             }
             Err(NotArrived::Silence) => return,
         };
+        // On a signal server's machine nobody else listens.
+        if arrived.host as usize >= self.machines.len() {
+            return;
+        }
         match packet.kind {
             Kind::Open => self.knock(&packet, arrived.host, arrived.at),
             Kind::Opened { other, at, seen } => self.opened(&packet, arrived.host, other, at, seen),

@@ -94,10 +94,8 @@ impl World {
             Action::Forget { peer } => {
                 self.machines[node as usize].store.remove(peer);
             }
-            Action::SignalQuery { .. } | Action::SignalPublish { .. } => {
-                self.say_now(node, Event::Refused { command: id, refusal: Refusal::NotBuiltIn });
-            }
-            Action::SignalCancel { .. } => {}
+            Action::SignalQuery { .. } | Action::SignalPublish { .. } => self.signal(node, command),
+            Action::SignalCancel { command } => self.cancel_signal(node, *command),
             Action::SetSync { with } => self.machines[node as usize].logs.with = *with,
             Action::SyncExchange { connection, .. } => self.compare_logs(node, id, *connection),
             Action::SyncAnnounce { connection, heads, .. } => {
@@ -122,11 +120,9 @@ impl World {
         if !machine.denied.contains(&index) {
             machine.denied.push(index);
         }
-        let conns: Vec<Key> = machine.conns.iter().map(|(_, key)| *key).collect();
+        let conns: Vec<Key> = machine.conns_to(index).map(|one| one.key).collect();
         for key in conns {
-            if self.conns.get(key).is_some_and(|conn| conn.joins(node, index)) {
-                self.close(node, key);
-            }
+            self.close(node, key);
         }
     }
 

@@ -9,7 +9,12 @@ use kinfolk_core::{
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::{Addresses, What, World, dialing::Asker, machine::Held, peer_id};
+use super::{
+    Addresses, What, World,
+    dialing::Asker,
+    machine::{Held, Machine},
+    peer_id,
+};
 use crate::engine::{Dice, Digest, Key, MILLI, Moment, Purpose, SECOND};
 
 pub(super) const K: usize = 20;
@@ -207,12 +212,7 @@ impl World {
         let place = self.machines[index as usize].place;
         let own = self.machines[node as usize].place;
         let bucket = |place: u64| (place ^ own).leading_zeros();
-        let connected: Vec<u32> = {
-            let machine = &self.machines[node as usize];
-            let others = machine.conns.iter().filter_map(|(_, key)| self.conns.get(*key));
-            others.map(|conn| conn.ends[usize::from(1 - conn.side_of(node))].node).collect()
-        };
-        let table = &mut self.machines[node as usize].table;
+        let Machine { table, conns, .. } = &mut self.machines[node as usize];
         if let Some(at) = table.position(index) {
             table.entries[at].addresses = addresses;
             return self.say_now(node, Event::Routed { peer: *peer, present: true });
@@ -220,7 +220,8 @@ impl World {
         let mine = bucket(place);
         let full = table.entries.iter().filter(|entry| bucket(entry.place) == mine).count() >= K;
         if full {
-            let gone = |entry: &Entry| bucket(entry.place) == mine && !connected.contains(&entry.peer);
+            let is_connected = |peer: u32| conns.iter().any(|one| one.peer == peer);
+            let gone = |entry: &Entry| bucket(entry.place) == mine && !is_connected(entry.peer);
             // Somebody who is connected keeps the place; the new one waits for ever.
             let Some(at) = table.entries.iter().position(gone) else { return };
             let old = table.entries.remove(at).peer;
@@ -276,8 +277,8 @@ impl World {
             },
             Question::Publish { addresses } => {
                 let machine = &mut self.machines[node as usize];
-                machine.sequence = (machine.unix_time(self.now, self.unix_time)).max(machine.sequence + 1);
-                (Kind::Publish(machine.sequence, addresses.iter().cloned().collect()), machine.place)
+                let number = machine.next_record_number(machine.unix_time(self.now, self.unix_time));
+                (Kind::Publish(number, addresses.iter().cloned().collect()), machine.place)
             }
         };
         self.begin(node, Some(command), kind, target);

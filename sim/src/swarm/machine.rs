@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kinfolk_core::{
-    Address, Audience, CommandId, ConnectionId, Event, HeldId, Identity, Node, PeerId, Started, StoredNat, StoredPeer,
-    Time, Transport, ValidConfig,
+    Address, Audience, CommandId, ConnectionId, Deadline, Event, HeldId, Identity, Node, PeerId, Started, StoredNat,
+    StoredPeer, Time, Transport, ValidConfig,
 };
 use smallvec::SmallVec;
 
@@ -68,10 +68,13 @@ pub struct Machine {
     pub(super) asleep_since: Moment,
     pub(super) armed: Moment,
     pub(super) recorded: bool,
+    /// Its core forgets its deadlines of this kind.
+    #[cfg(feature = "museum")]
+    pub(super) forgets: Option<kinfolk_core::DeadlineReason>,
     pub(super) dice: Dice,
     pub(super) requests: u64,
     /// Connections that stand, by number.
-    pub(super) conns: Vec<(u64, Key)>,
+    pub(super) conns: Vec<Standing>,
     pub(super) last_connection: u64,
     pub(super) last_listener: u64,
     pub(super) last_held: u64,
@@ -87,7 +90,6 @@ pub struct Machine {
     pub(super) members: Vec<u32>,
     pub(super) table: Table,
     pub(super) shelf: Shelf,
-    pub(super) sequence: u64,
     /// Who was found by multicast, at which addresses, and until when that holds.
     pub(super) near: Vec<(u32, Addresses, Moment)>,
     pub(super) services: (Audience, Audience),
@@ -96,12 +98,15 @@ pub struct Machine {
     pub(super) leases: Vec<super::ports::Lease>,
     pub(super) punches: Vec<Key>,
     pub(super) probes: Vec<Key>,
+    pub(super) questions: Vec<Key>,
     pub(super) logs: super::logs::Logs,
     /// Whether it exchanges logs.
     pub(super) keeps_logs: bool,
-    /// What survives a restart.
+    /// The number of its last record, for the hash table and for signal servers. It survives a restart, as do the peers
+    /// that its store remembers.
+    pub(super) record_number: u64,
     pub(super) store: BTreeMap<PeerId, StoredPeer>,
-    /// The same, of the NATs in front of it.
+    /// And what it remembers of the NATs in front of it.
     pub(super) nat: Option<StoredNat>,
 }
 
@@ -114,6 +119,15 @@ pub(super) struct Listener {
     pub(super) addresses: Vec<Address>,
 }
 
+/// A connection that stands, as one of its ends knows it.
+#[derive(Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) number: u64,
+    pub(super) peer: u32,
+    pub(super) relayed: bool,
+    pub(super) key: Key,
+}
+
 /// A dial of a behaviour that waits for the core.
 pub(super) struct Held {
     pub(super) number: u64,
@@ -122,6 +136,9 @@ pub(super) struct Held {
     /// It is an AutoNAT server's dial, for this probe.
     pub(super) probe: Option<Key>,
 }
+
+/// Numbers of records that somebody else says we used are believed up to here.
+pub(super) const HIGHEST_NUMBER: u64 = 1 << 40;
 
 /// Frames of the store hold so many peers.
 const FRAME: usize = 32;
@@ -145,6 +162,8 @@ impl Machine {
             asleep_since: 0,
             armed: Moment::MAX,
             recorded: false,
+            #[cfg(feature = "museum")]
+            forgets: None,
             dice: Dice::new(seed, index, Purpose::Program),
             requests: 0,
             conns: Vec::new(),
@@ -163,7 +182,6 @@ impl Machine {
             members: Vec::new(),
             table: Table::default(),
             shelf: Shelf::default(),
-            sequence: 0,
             near: Vec::new(),
             services: (Audience::Nobody, Audience::Nobody),
             serving: Serving::default(),
@@ -171,11 +189,27 @@ impl Machine {
             leases: Vec::new(),
             punches: Vec::new(),
             probes: Vec::new(),
+            questions: Vec::new(),
             logs: super::logs::Logs::default(),
             keeps_logs: false,
+            record_number: 0,
             store: BTreeMap::new(),
             nat: None,
         }
+    }
+
+    /// The number for its next record: what the shell does.
+    pub(super) fn next_record_number(&mut self, unix_time: u64) -> u64 {
+        self.record_number = unix_time.min(HIGHEST_NUMBER).max(self.record_number.saturating_add(1));
+        self.record_number
+    }
+
+    /// When the core wants to be woken.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let deadline = self.core.next_deadline();
+        #[cfg(feature = "museum")]
+        let deadline = deadline.filter(|deadline| self.forgets != Some(deadline.reason));
+        deadline
     }
 
     /// What the node's clock shows.
@@ -225,8 +259,13 @@ impl Machine {
     }
 
     pub(super) fn conn(&self, number: ConnectionId) -> Option<Key> {
-        let at = self.conns.binary_search_by_key(&number.0, |(number, _)| *number).ok()?;
-        Some(self.conns[at].1)
+        let at = self.conns.binary_search_by_key(&number.0, |one| one.number).ok()?;
+        Some(self.conns[at].key)
+    }
+
+    /// Its connections to a peer.
+    pub(super) fn conns_to(&self, peer: u32) -> impl Iterator<Item = &Standing> {
+        self.conns.iter().filter(move |one| one.peer == peer)
     }
 
     pub(super) fn held(&mut self, held: HeldId) -> Option<Held> {
@@ -330,7 +369,7 @@ impl World {
         if !self.machines[node as usize].on {
             return;
         }
-        let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|(_, key)| *key).collect();
+        let conns: Vec<Key> = self.machines[node as usize].conns.iter().map(|one| one.key).collect();
         for key in conns {
             self.abandon(key, node, end);
         }
@@ -340,6 +379,7 @@ impl World {
         for key in std::mem::take(&mut self.machines[node as usize].queries) {
             self.queries.remove(key);
         }
+        self.forget_questions(node);
         self.logs_stopped(node);
         self.leave_lan(node);
         self.relay_gone(node);
@@ -387,7 +427,10 @@ impl World {
 
     /// Forgets what a machine's program has stored.
     pub fn wipe(&mut self, node: u32) {
-        self.machines[node as usize].store.clear();
+        let machine = &mut self.machines[node as usize];
+        machine.store.clear();
+        machine.nat = None;
+        machine.record_number = 0;
         self.logs_lost(node);
     }
 

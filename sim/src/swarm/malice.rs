@@ -58,7 +58,7 @@ impl World {
         if !self.machines[node as usize].on {
             return;
         }
-        let dropped: Vec<Key> = self.machines[node as usize].conns.iter().map(|(_, key)| *key).collect();
+        let dropped: Vec<Key> = self.machines[node as usize].conns.iter().map(|one| one.key).collect();
         let own = |key: &Key| self.conns.get(*key).is_some_and(|conn| conn.ends[0].node == node);
         for key in dropped.into_iter().filter(own).collect::<Vec<_>>() {
             self.close(node, key);
@@ -147,7 +147,7 @@ fn invention(node: u32, now: Moment) -> Dice {
 }
 
 /// An address that could be anybody's, and is nobody's.
-fn invented(dice: &mut Dice) -> Address {
+pub(super) fn invented(dice: &mut Dice) -> Address {
     let ip = Ipv4Addr::from(0x5000_0000 + dice.below(1 << 24) as u32);
     let transport = if dice.happens(500_000) { Transport::Quic } else { Transport::Tcp };
     Address::ip(IpAddr::V4(ip), 1_024 + dice.below(60_000) as u16, transport)

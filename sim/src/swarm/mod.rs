@@ -9,6 +9,7 @@
 
 mod connections;
 mod dialing;
+mod doorways;
 mod execute;
 mod kademlia;
 mod logs;
@@ -23,6 +24,7 @@ mod probes;
 mod punch;
 mod relay;
 
+pub use doorways::Trouble;
 pub use logs::Writing;
 pub use machine::{End, Machine, Setup, peer_id, peer_index};
 pub use malice::Malice;
@@ -92,6 +94,8 @@ enum What {
     Punch(Key, u8),
     /// A probe goes its next step.
     Probe(Key),
+    /// A question to a signal server goes its next step.
+    Question(Key),
     /// An author writes, in this run of its program.
     Write(u32),
     /// A hostile node goes on.
@@ -139,8 +143,14 @@ pub struct Counts {
     pub punches: u64,
     /// Tries to punch a hole that worked.
     pub punched: u64,
+    /// Nodes that got a direct connection by a try to punch a hole, whoever proposed it.
+    pub holes: u64,
+    /// Of these, those that got it by the first try.
+    pub holes_at_first: u64,
     /// Questions of the hash table.
     pub queries: u64,
+    /// Questions to signal servers, and records that were sent to them.
+    pub signal_questions: u64,
     /// Entries that authors wrote.
     pub entries_written: u64,
     /// Entries that came from others, at all nodes.
@@ -168,6 +178,8 @@ pub struct World {
     queries: Slab<Query>,
     punches: Slab<punch::Try>,
     probes: Slab<probes::Probe>,
+    questions: Slab<doorways::Question>,
+    doorways: Vec<doorways::Doorway>,
     lans: FxHashMap<SegmentId, Lan>,
     counts: Counts,
     watch: Watch,
@@ -218,6 +230,8 @@ impl World {
             queries: Slab::default(),
             punches: Slab::default(),
             probes: Slab::default(),
+            questions: Slab::default(),
+            doorways: Vec::new(),
             lans: FxHashMap::default(),
             counts: Counts::default(),
             watch: Watch::default(),
@@ -329,9 +343,9 @@ impl World {
     /// Whether a direct connection between two machines stands, and whether a relayed one does, as both see it.
     pub fn paths(&self, a: HostId, b: HostId) -> (bool, bool) {
         let mut found = (false, false);
-        for (_, key) in &self.machines[a as usize].conns {
-            if let Some(conn) = self.conns.get(*key).filter(|conn| conn.joins(a, b) && conn.is_whole()) {
-                if conn.via.is_some() { found.1 = true } else { found.0 = true }
+        for one in self.machines[a as usize].conns_to(b) {
+            if self.conns.get(one.key).is_some_and(Conn::is_whole) {
+                if one.relayed { found.1 = true } else { found.0 = true }
             }
         }
         found
@@ -380,6 +394,7 @@ impl World {
             What::Lease(which) => self.lease_due(node, which),
             What::Punch(key, stage) => self.punch_step(key, stage),
             What::Probe(key) => self.probe_step(key),
+            What::Question(key) => self.question_due(key),
             What::Write(run) => self.write(node, run),
             What::Malice(turn) => self.malice_due(node, turn),
             What::WallClock => self.wall_clock(node),
@@ -419,7 +434,27 @@ impl World {
             self.watch.told(self.now, node, machine, &event);
         }
         let t = machine.local(self.now);
+        if machine.malice.is_none() {
+            self.look_early(node, t);
+        }
         self.hand(node, t, event);
+    }
+
+    /// A core that has named its deadlines has nothing to do before the first of them: a pass that tells it nothing new
+    /// changes nothing.
+    fn look_early(&mut self, node: u32, t: Time) {
+        let machine = &mut self.machines[node as usize];
+        if machine.deadline().is_some_and(|deadline| deadline.at <= t) {
+            return;
+        }
+        let unix_time = machine.unix_time(self.now, self.unix_time);
+        let synced = machine.setup.synced;
+        self.acting = Some(node);
+        machine.core.handle(t, Event::WallClock { unix_time, synced });
+        if let Some(command) = machine.core.next_command() {
+            let what = format!("a deadline was forgotten: nothing was due, and it commands: {}", command.action);
+            self.watch.find(self.now, Some(node), 2, what);
+        }
     }
 
     /// A core's deadline, or what was one when the wake was scheduled.
@@ -433,9 +468,7 @@ impl World {
             return;
         }
         let t = machine.local(self.now);
-        match machine.core.next_deadline() {
-            #[cfg(feature = "museum")]
-            Some(deadline) if deadline.at <= t && self.is_forgotten(deadline.reason) => {}
+        match machine.deadline() {
             Some(deadline) if deadline.at <= t => {
                 self.counts.wakes += 1;
                 self.digest.word(u64::from(node) << 32 ^ self.now ^ 1 << 63);
@@ -488,14 +521,13 @@ impl World {
     fn left_after(&self, node: u32, command: &Command) -> usize {
         let Action::Close { connection, peer } = &command.action else { return 0 };
         let Some(peer) = self.index(peer) else { return 0 };
-        let others = self.machines[node as usize].conns.iter().filter(|(number, _)| *number != connection.0);
-        others.filter(|(_, key)| self.conns.get(*key).is_some_and(|conn| conn.joins(node, peer))).count()
+        self.machines[node as usize].conns_to(peer).filter(|one| one.number != connection.0).count()
     }
 
     /// Schedules the next wake, unless an earlier one is scheduled already, which will look again.
     fn arm(&mut self, node: u32) {
         let machine = &mut self.machines[node as usize];
-        let Some(deadline) = machine.core.next_deadline() else { return };
+        let Some(deadline) = machine.deadline() else { return };
         #[cfg(feature = "museum")]
         let deadline = if self.plant == Some(museum::Plant::PastDeadline) {
             kinfolk_core::Deadline { at: Time::ZERO, ..deadline }

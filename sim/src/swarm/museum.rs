@@ -46,11 +46,8 @@ impl World {
     /// Plants a bug into all nodes.
     pub fn plant(&mut self, plant: Plant) {
         self.plant = Some(plant);
-    }
-
-    /// Whether the wake is forgotten.
-    pub(super) fn is_forgotten(&self, reason: DeadlineReason) -> bool {
-        self.plant == Some(Plant::ForgottenDeadline) && reason == DeadlineReason::Bootstrap
+        let forgets = (plant == Plant::ForgottenDeadline).then_some(DeadlineReason::Bootstrap);
+        self.machines.iter_mut().for_each(|machine| machine.forgets = forgets);
     }
 
     /// What becomes of a command.
@@ -79,7 +76,7 @@ impl World {
             (Some(Plant::TrimmedPin), Action::Tell(Notice::PeerIdentified { peer, .. })) => {
                 let machine = &self.machines[node as usize];
                 let key = self.index(peer).and_then(|peer| self.connection_to(node, peer));
-                let number = machine.conns.iter().find(|(_, known)| Some(*known) == key).map(|(number, _)| *number);
+                let number = machine.conns.iter().find(|one| Some(one.key) == key).map(|one| one.number);
                 let Some(number) = number else { return vec![command] };
                 let connection = kinfolk_core::ConnectionId(number);
                 let reason = Reason::OverBudget { connections: 1, limit: 0 };

@@ -82,6 +82,9 @@ impl World {
             self.note_path(node, peer, Some(*path));
         } else if let Notice::PeerDisconnected { peer, .. } = notice {
             self.note_path(node, peer, None);
+        } else if let Notice::Punched { attempt, .. } = notice {
+            self.counts.holes += 1;
+            self.counts.holes_at_first += u64::from(*attempt == 1);
         } else if let Notice::HealthChanged { health } = notice {
             self.note_health(node, *health);
         }

@@ -26,7 +26,7 @@ impl World {
     pub(super) fn probe(&mut self, node: u32, command: CommandId, server: &PeerId, address: &Address) {
         let conns = self.machines[node as usize].conns.iter();
         let server = self.index(server);
-        let dialled = conns.filter_map(|(_, key)| self.conns.get(*key)).find(|conn| {
+        let dialled = conns.filter_map(|one| self.conns.get(one.key)).find(|conn| {
             // Servers answer on connections that the client has dialled, and on no others.
             conn.via.is_none() && conn.ends[0].node == node && Some(conn.ends[1].node) == server
         });

@@ -5,7 +5,6 @@ use toml::{Table, Value};
 
 use crate::{
     engine::{Dice, Purpose},
-    internet::NatKind,
     scenario::{Scenario, parse},
 };
 
@@ -23,6 +22,12 @@ const FAULTS: [(&str, bool, u64); 11] = [
     ("unplug", true, 45),
     ("unplug", false, 5),
 ];
+/// The same for signal servers.
+const DOORWAY_FAULTS: [(&str, u64); 6] =
+    [("kill", 60), ("power-off", 300), ("uplink-down", 90), ("lose", 60), ("slow", 600), ("lie", 600)];
+/// Kinds of NAT that are drawn.
+const NATS: [&str; 7] =
+    ["full-cone", "address-restricted", "port-restricted", "symmetric", "carrier-grade", "udp-blocked", "hairpin"];
 /// In how many seeds of a million each thing is there.
 const OFTEN: u32 = 400_000;
 const RARELY: u32 = 150_000;
@@ -64,21 +69,26 @@ fn vary(mut table: Table, scenario: &Scenario, dice: &mut Dice) -> Table {
     let seconds = scenario.duration.as_secs();
     let until = seconds / 2;
     let mut faults = vec![];
-    for (what, to_servers, lasts) in FAULTS {
-        for (name, is_home) in &names {
-            if (*is_home || to_servers) && dice.happens(RARELY) {
-                let span = |seconds: u64| Value::String(format!("{seconds}s"));
-                let every = (seconds / 8 + dice.below(seconds / 2 + 1)).max(30);
-                let pairs = [
-                    ("what", Value::String(what.to_owned())),
-                    ("who", Value::String(name.clone())),
-                    ("every", span(every)),
-                    ("for", span(lasts.min(seconds / 8).max(1))),
-                    ("until", span(until)),
-                ];
-                let fault = pairs.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
-                faults.push(Value::Table(fault));
-            }
+    let homes_and_servers = FAULTS.iter().flat_map(|(what, to_servers, lasts)| {
+        let fitting = names.iter().filter(move |(_, is_home)| *is_home || *to_servers);
+        fitting.map(move |(name, _)| (*what, name.as_str(), *lasts))
+    });
+    let doorways = scenario.doorways.iter().flat_map(|doorway| {
+        DOORWAY_FAULTS.iter().map(move |(what, lasts)| (*what, doorway.name.get_ref().as_str(), *lasts))
+    });
+    for (what, name, lasts) in homes_and_servers.chain(doorways) {
+        if dice.happens(RARELY) {
+            let span = |seconds: u64| Value::String(format!("{seconds}s"));
+            let every = (seconds / 8 + dice.below(seconds / 2 + 1)).max(30);
+            let pairs = [
+                ("what", Value::String(what.to_owned())),
+                ("who", Value::String(name.to_owned())),
+                ("every", span(every)),
+                ("for", span(lasts.min(seconds / 8).max(1))),
+                ("until", span(until)),
+            ];
+            let fault = pairs.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+            faults.push(Value::Table(fault));
         }
     }
     if !faults.is_empty() {
@@ -93,7 +103,7 @@ fn vary(mut table: Table, scenario: &Scenario, dice: &mut Dice) -> Table {
 fn vary_home(home: &mut Table, dice: &mut Dice) {
     if dice.happens(OFTEN) {
         let mut shares = Table::new();
-        for (name, _) in NatKind::NAMES {
+        for name in NATS {
             if dice.happens(OFTEN) {
                 shares.insert(name.to_owned(), Value::Integer(1 + dice.below(9) as i64));
             }
