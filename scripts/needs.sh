@@ -14,6 +14,7 @@ nft       nftables     NATs and cut lines in the test networks
 ip        iproute2     addresses and routes in the test networks
 tc        iproute2     queues in the test networks
 strace    strace       power cuts at each write
+faketime  faketime     clocks that are wrong
 conntrack conntrack    NATs that forget in the test networks
 miniupnpd miniupnpd-nftables  routers that map ports in the test networks
 npm       npm          the js-libp2p peer

@@ -123,6 +123,19 @@ fn at_home(config: Config) -> Rig {
 }
 
 #[test]
+fn what_a_near_server_sees_before_the_listener_is_up_counts() {
+    let mut rig = Rig::new(Config::desktop());
+    meet(&mut rig, 1, global(1), SEEN);
+    rig.listening("/ip4/192.168.1.2/udp/4001/quic-v1");
+    rig.take();
+    rig.pass(secs(5));
+    assert_eq!(
+        probes(&rig).iter().map(|(_, server, at)| (*server, at.clone())).collect::<Vec<_>>(),
+        [(1, address(SEEN))]
+    );
+}
+
+#[test]
 fn servers_and_visitors_decide_and_no_liar_alone() {
     // What is so | who probes for us | visitors' networks | after so many seconds | the verdict | whether it is told.
     let table = "

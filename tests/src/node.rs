@@ -103,6 +103,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Its wall clock is wrong, as libfaketime takes it: `@1970-01-01 00:10:00`, `+1y`.
+    pub fn clock(self, stands: &str) -> Self {
+        self.node.set_clock(stands);
+        self
+    }
+
     /// A flag of `kinfolk up`.
     pub fn flag(self, flag: &str) -> Self {
         self.node.inner.flags.lock().expect("no panic under the lock").push(flag.to_owned());
@@ -168,6 +174,15 @@ impl Node {
         let mut settings = self.inner.settings.lock().expect("no panic under the lock");
         settings.retain(|(known, _)| known != key);
         settings.push((key.to_owned(), value.into()));
+    }
+
+    /// Sets the wall clock of a node that was built with one: a running node sees it within a second.
+    pub fn set_clock(&self, stands: &str) {
+        fs::write(self.clock(), stands).expect("a file for the clock");
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.inner.folder.join("clock")
     }
 
     /// Starts the program, and waits until it answers.
@@ -437,6 +452,14 @@ impl Node {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KINFOLK_")) {
             command.env_remove(name);
+        }
+        let clock = self.clock();
+        if clock.exists() {
+            // Not by the program `faketime`: it stays as the parent, and takes the signals that are meant for the node.
+            let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+            command.env("LD_PRELOAD", format!("/usr/lib/{triplet}/faketime/libfaketimeMT.so.1"));
+            command.env("FAKETIME_TIMESTAMP_FILE", clock);
+            command.envs([("FAKETIME_CACHE_DURATION", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
         }
         command
     }

@@ -9,6 +9,7 @@ mod a_pinned_peer_comes_back;
 mod a_router_maps_ports;
 mod a_server_is_reached_however_it_is_written;
 mod builds_need_nothing_special;
+mod clocks_may_be_wrong;
 mod embedded_nodes_take_part;
 mod foreign_peers_traverse_nats;
 mod guests_may_flood;
@@ -26,6 +27,7 @@ mod the_doctor_tells_what_a_network_allows;
 mod the_first_node_waits_alone;
 mod the_lab_is_what_it_says;
 mod two_lans_meet_through_a_server;
+mod what_a_network_allows_is_remembered;
 
 /// Before anything else runs, while there is one thread: a user namespace, in which networks can be made without root.
 #[ctor::ctor(unsafe)]

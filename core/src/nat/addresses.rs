@@ -93,7 +93,7 @@ const MAX_PUNCH_CANDIDATES: usize = 8;
 impl OwnAddresses {
     /// A peer in that network sees us there.
     pub(super) fn observed(&mut self, cx: &Cx<'_>, observed: &Address, observer: IpAddr) -> bool {
-        let Some(kind) = Kind::of(observed).filter(|kind| kind.is_listened(cx.here)) else { return false };
+        let Some(kind) = Kind::of(observed).filter(|kind| kind.is_meant(cx)) else { return false };
         let now = cx.now;
         let network = network_of(observer);
         // An observer has one opinion per family and transport: the last one.
@@ -267,7 +267,7 @@ impl OwnAddresses {
         self.candidates.retain(|address, candidate| {
             candidate.own
                 || candidate.confirmed
-                || (Kind::of(address).is_some_and(|kind| kind.is_listened(cx.here))
+                || (Kind::of(address).is_some_and(|kind| kind.is_meant(cx))
                     && (candidate.is_kept() || candidate.heard.is_some_and(|heard| heard + ttl > now)))
         });
     }

@@ -398,6 +398,11 @@ impl Kind {
     pub(super) fn is_listened(self, here: &Here) -> bool {
         here.listening.iter().any(|own| Self::of(own) == Some(self))
     }
+
+    /// The node listens by it, or is about to: a near peer may say where it sees us before the listener is up.
+    pub(super) fn is_meant(self, cx: &Cx<'_>) -> bool {
+        self.is_listened(cx.here) || cx.config.listen.iter().any(|own| Self::of(own) == Some(self))
+    }
 }
 
 /// An address of ours that is worth a thought: on the internet, with a port, by TCP or QUIC.

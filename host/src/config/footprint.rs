@@ -94,6 +94,8 @@ impl Footprint {
     pub(crate) fn shape(&self, settings: &mut NetworkSettings) {
         if self.power == Power::Low {
             settings.ping_interval = Duration::from_secs(60);
+            // The core takes two minutes of silence for the end.
+            settings.quic_ping_interval = Duration::from_secs(100);
             settings.ping_timeout = Duration::from_secs(61);
             settings.mdns_interval = Duration::from_secs(300);
         }

@@ -98,6 +98,9 @@ pub struct NetworkSettings {
     pub quic_idle: Duration,
     /// How often each connection is pinged; default 15 s.
     pub ping_interval: Duration,
+    /// The same for direct connections by QUIC; default 20 s, which spares it the keep-alives on both sides. That nobody
+    /// is there any more, QUIC notices by itself (`quic_idle`).
+    pub quic_ping_interval: Duration,
     /// A ping without answer fails after this; default 16 s: other rust-libp2p programs answer over QUIC as late as
     /// their own next ping, which is 15 s. The library forgives the first failure, so a cut link shows after at most
     /// twice interval and time-out: 62 s.
@@ -126,6 +129,7 @@ impl NetworkSettings {
             quic_keep_alive: Duration::from_secs(25),
             quic_idle: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
+            quic_ping_interval: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(16),
             mdns_interval: Duration::from_secs(30),
             handshakes: 64,

@@ -4,9 +4,12 @@
 //! it. Over TCP any packet does. Over QUIC, where each stream has its own wake-up, nothing does: answers then wait for
 //! the next timer, up to 15 s, and look like a dead link to the other side. Here the handler is polled once more before
 //! the connection goes to sleep.
+//!
+//! And by two intervals: QUIC notices by itself that nobody is there, so pings only tell how far away the peer is.
 
 use std::task::{Context, Poll};
 
+use kinfolk_core::Transport;
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -17,15 +20,28 @@ use libp2p::{
     },
 };
 
+use super::ids::endpoint;
+
 /// See the module.
-pub(super) struct Pings(ping::Behaviour);
+pub(super) struct Pings {
+    any: ping::Behaviour,
+    quic: ping::Behaviour,
+}
 
 /// The handler of one connection.
 pub(super) struct Twice<H>(H);
 
 impl Pings {
-    pub(super) fn new(config: ping::Config) -> Self {
-        Self(ping::Behaviour::new(config))
+    /// For connections of any kind, and for those that are QUIC's all the way.
+    pub(super) fn new(any: ping::Config, quic: ping::Config) -> Self {
+        Self { any: ping::Behaviour::new(any), quic: ping::Behaviour::new(quic) }
+    }
+
+    fn of(&mut self, address: &Multiaddr) -> &mut ping::Behaviour {
+        match endpoint(address) {
+            Some((.., Transport::Quic)) => &mut self.quic,
+            Some((.., Transport::Tcp)) | None => &mut self.any,
+        }
     }
 }
 
@@ -40,7 +56,7 @@ impl NetworkBehaviour for Pings {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_inbound_connection(connection, peer, local, remote).map(Twice)
+        self.of(local).handle_established_inbound_connection(connection, peer, local, remote).map(Twice)
     }
 
     fn handle_established_outbound_connection(
@@ -51,19 +67,20 @@ impl NetworkBehaviour for Pings {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_outbound_connection(connection, peer, address, role, port).map(Twice)
+        self.of(address).handle_established_outbound_connection(connection, peer, address, role, port).map(Twice)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        self.0.on_swarm_event(event);
+        self.any.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.0.on_connection_handler_event(peer, connection, event);
+        // It only passes them on, whoever's they are.
+        self.any.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.0.poll(cx)
+        self.any.poll(cx)
     }
 }
 

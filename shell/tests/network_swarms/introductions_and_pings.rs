@@ -83,9 +83,11 @@ async fn pings_come_back() {
     for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
         let (mut quick, mut slow) = (settings(), settings());
         quick.ping_interval = Duration::from_millis(20);
+        quick.quic_ping_interval = Duration::from_millis(20);
         quick.ping_timeout = Duration::from_secs(600);
         // Its own pings would hide that it answers others' only when something else wakes it.
         slow.ping_interval = Duration::from_secs(600);
+        slow.quic_ping_interval = Duration::from_secs(600);
         let new = Keypair::generate_ed25519;
         let (mut a, mut b) = (peer_with(new(), quick), peer_with(new(), slow));
         let address = b.listen(listen).await;

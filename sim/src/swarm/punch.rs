@@ -29,6 +29,8 @@ struct Part {
     mapping: Option<Mapping>,
     candidates: Vec<Address>,
     targets: Vec<Address>,
+    /// Dials under way.
+    dials: usize,
     over: bool,
 }
 
@@ -95,6 +97,7 @@ impl World {
             mapping,
             candidates: candidates.to_vec(),
             targets: vec![],
+            dials: 0,
             over: false,
         };
         let parts = [
@@ -139,7 +142,9 @@ impl World {
                 let fits = |address: &&Address| {
                     address.transport() == Some(transport) && (near || address.scope().is_some_and(Scope::is_global))
                 };
-                let targets: Vec<Address> = candidates.iter().filter(fits).cloned().collect();
+                let machine = &self.machines[proposer as usize];
+                let others = candidates.iter().filter(fits).filter(|address| !machine.is_own(address));
+                let targets: Vec<Address> = others.cloned().collect();
                 if let Some(known) = self.punches.get_mut(key) {
                     known.parts[0].targets = targets;
                     known.parts[0].role = match theirs {
@@ -241,7 +246,21 @@ impl World {
             return self.fail_part(key, side, PunchError::NoCandidates);
         }
         match part.role {
-            PunchRole::Dial => self.dial(node, Asker::Punch(key, command), Some(peer), &targets),
+            PunchRole::Dial => {
+                let (far, near): (Vec<Address>, Vec<Address>) =
+                    targets.into_iter().partition(|target| target.scope().is_some_and(Scope::is_global));
+                // Each of their home's by a dial of its own, as the shell does.
+                let mut dials: Vec<&[Address]> = near.chunks(1).collect();
+                if !far.is_empty() {
+                    dials.insert(0, &far);
+                }
+                if let Some(known) = self.punches.get_mut(key) {
+                    known.parts[side].dials = dials.len();
+                }
+                for targets in dials {
+                    self.dial(node, Asker::Punch(key, command), Some(peer), targets);
+                }
+            }
             PunchRole::Accept => {
                 for target in &targets {
                     let (Some(ip), Some(port)) = (target.host_ip(), target.port()) else { continue };
@@ -277,7 +296,10 @@ impl World {
 
     pub(super) fn punch_dial_failed(&mut self, key: Key, command: CommandId, error: DialError) {
         let Some(known) = self.punches.get(key) else { return };
-        if let Some(side) = known.parts.iter().position(|part| part.command == Some(command)) {
+        let Some(side) = known.parts.iter().position(|part| part.command == Some(command)) else { return };
+        let Some(known) = self.punches.get_mut(key) else { return };
+        known.parts[side].dials = known.parts[side].dials.saturating_sub(1);
+        if known.parts[side].dials == 0 {
             self.fail_part(key, side, PunchError::Dial(error));
         }
     }

@@ -254,7 +254,14 @@ impl<A: NetworkBehaviour> Network<A> {
         match share.role {
             PunchRole::Dial => {
                 open.stage = Stage::Acting;
-                self.punch_dial(command, share, targets);
+                let (far, near) = targets.into_iter().partition::<Vec<_>, _>(leads_to_the_internet);
+                if !far.is_empty() {
+                    self.punch_dial(command, share, far);
+                }
+                // At an address of their home somebody else may be in ours, who would be the end of a dial to all of them.
+                for target in near {
+                    self.punch_dial(command, share, vec![target]);
+                }
             }
             PunchRole::Accept => {
                 open.stage = Stage::Accepting;
@@ -339,6 +346,10 @@ impl<A: NetworkBehaviour> Network<A> {
             self.tell(Event::PunchFailed { punch: command, error });
         }
     }
+}
+
+fn leads_to_the_internet(address: &Multiaddr) -> bool {
+    ids::endpoint(address).is_some_and(|(ip, ..)| Scope::of(ip).is_global())
 }
 
 impl Try {
