@@ -54,6 +54,31 @@ fn a_bootstrap_peer_that_is_wanted_otherwise_too_is_dialled_once() {
 }
 
 #[test]
+fn a_bootstrap_peer_that_came_and_went_while_there_was_no_slot_is_dialled_once() {
+    let mut config = with_bootstrap(1);
+    config.lifecycle.dial_slots = 8;
+    let mut rig = Rig::new(config);
+    rig.dial_succeeds(1);
+    rig.take();
+    // Half of the slots are for those who are missed.
+    for n in 10..14 {
+        rig.found(Source::Mdns, n, &[near(n)]);
+    }
+    assert_eq!(rig.dials().len(), 4);
+    let came = rig.node.view().unwrap().peer(&peer(1)).unwrap().connections[0].connection;
+    rig.tell(Event::Disconnected { connection: came, peer: peer(1), cause: CloseCause::Remote });
+    rig.pass(secs(3));
+    let again = rig.connected(1, Direction::Inbound, global(1), Origin::Inbound);
+    rig.tell(Event::Disconnected { connection: again, peer: peer(1), cause: CloseCause::Remote });
+    rig.pass(secs(4));
+    assert_eq!(dials_to(&rig, 1), 0);
+    for (dial, ..) in rig.dials() {
+        rig.tell(Event::DialFailed { dial, failures: vec![], error: DialError::TimedOut });
+    }
+    assert_eq!(dials_to(&rig, 1), 1);
+}
+
+#[test]
 fn a_bootstrap_peer_is_also_dialled_where_it_once_was() {
     let mut config = with_bootstrap(1);
     config.bootstrap = vec![PeerAddress::new(peer(1), address("/dns4/server.example/tcp/4001"))];

@@ -176,6 +176,11 @@ impl Dialer {
         !self.targets.is_empty() && self.targets.contains_key(peer)
     }
 
+    /// Whether a dial for this is under way.
+    pub(crate) fn has(&self, job: Job) -> bool {
+        self.dials.values().any(|dial| dial.job == job)
+    }
+
     pub(crate) fn dial(&self, id: CommandId) -> Option<&Dial> {
         self.dials.get(&id)
     }

@@ -67,7 +67,8 @@ impl PeerLifecycle {
             match job {
                 Job::Peer(slot) => self.dial_peer(cx, class, slot, targets),
                 Job::Target(target) => {
-                    if let Some(want) = targets.get(&target) {
+                    // It may have been wanted twice, with a connection in between, while there was no slot.
+                    if let Some(want) = targets.get(&target).filter(|_| !self.dialer.has(job)) {
                         self.dial_target(cx, target, want);
                     }
                 }
