@@ -5,6 +5,7 @@
 mod a_copied_identity_is_noticed;
 mod a_cut_line_heals;
 mod a_doorway_is_needed_once;
+mod a_network_is_known_again;
 mod a_pinned_peer_comes_back;
 mod a_router_maps_ports;
 mod a_server_is_reached_however_it_is_written;
@@ -27,7 +28,6 @@ mod the_doctor_tells_what_a_network_allows;
 mod the_first_node_waits_alone;
 mod the_lab_is_what_it_says;
 mod two_lans_meet_through_a_server;
-mod what_a_network_allows_is_remembered;
 
 /// Before anything else runs, while there is one thread: a user namespace, in which networks can be made without root.
 #[ctor::ctor(unsafe)]
