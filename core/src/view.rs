@@ -4,8 +4,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::vocabulary::{
-    Address, Audience, CircuitLimit, ConnectionId, DialError, Direction, Health, Impasse, Mapping, NatFinding, Path,
-    PeerId, PunchError, Reachability, ReserveError, SignalBacking, SignalError, Source, SyncError, Time, Transport,
+    Address, Audience, CircuitLimit, ConnectionId, DialError, Direction, Health, Impasse, LogId, Mapping, NatFinding,
+    Path, PeerId, PunchError, Reachability, ReserveError, SignalBacking, SignalError, Source, SyncError, Time,
+    Transport,
 };
 
 /// A peer's place in its life. The state table stands at `lifecycle::State`.
@@ -91,7 +92,7 @@ pub struct SyncView {
     pub ready: bool,
     /// With whom logs are exchanged.
     pub with: Audience,
-    /// Logs that are held here, or that connected peers have, by author.
+    /// Logs that are held here, or that connected peers have, by author and epoch.
     pub logs: Vec<LogView>,
     /// Connected peers with which logs are exchanged.
     pub partners: u32,
@@ -106,10 +107,8 @@ pub struct SyncView {
 /// A log, as it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogView {
-    /// Whose: the author.
-    pub log: PeerId,
-    /// The author's count of its beginnings anew.
-    pub epoch: u64,
+    /// Which.
+    pub log: LogId,
     /// The last entry that is held here; 0 for none.
     pub position: u64,
     /// Entries that some connected peer says it has beyond that.
@@ -137,17 +136,15 @@ pub struct PeerSyncView {
     pub rests_until: Option<Time>,
     /// What last came to nothing, and how.
     pub last_error: Option<SyncError>,
-    /// What it says of each log, by author.
+    /// What it says of each log, by author and epoch.
     pub logs: Vec<PeerLogView>,
 }
 
 /// How far a peer says that a log goes there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerLogView {
-    /// Whose: the author.
-    pub log: PeerId,
-    /// The author's count of its beginnings anew.
-    pub epoch: u64,
+    /// Which.
+    pub log: LogId,
     /// The last entry's number.
     pub position: u64,
     /// It has another branch than we have.

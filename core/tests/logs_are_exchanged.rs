@@ -96,7 +96,7 @@ fn ranges_begin_where_the_store_ends() {
     let mut rig = Rig::with_logs(open_to_all(), &[(1, 4)]);
     rig.partner_with(1, &[(1, 10_000)]);
     let [first] = rig.ranges()[..] else { panic!("{:?}", rig.ranges()) };
-    assert_eq!((first.log, first.epoch, first.since, first.limit), (peer(1), 0, 4, 4_096));
+    assert_eq!((first.log, first.since, first.limit), (log_of(1, 0), 4, 4_096));
     assert_eq!(rig.state(1), State::Syncing);
     assert_eq!(rig.sync_view(1).ours, 9_996);
 
@@ -109,7 +109,7 @@ fn ranges_begin_where_the_store_ends() {
     assert!(rig.ranges().is_empty());
     assert_eq!(rig.state(1), State::Identified);
     assert!(rig.notices().contains(&Notice::PeerSynced { peer: peer(1), position: Some(10_000) }));
-    let received = Notice::EntriesReceived { peer: peer(1), log: peer(1), entries: 8_000, position: 10_000 };
+    let received = Notice::EntriesReceived { peer: peer(1), log: log_of(1, 0), entries: 8_000, position: 10_000 };
     assert!(rig.notices().contains(&received));
     assert_eq!(rig.log_view(1).unwrap().position, 10_000);
 }
@@ -127,6 +127,58 @@ fn whoever_gave_entries_hears_that_they_have_arrived() {
     assert!(rig.words().contains("it may know that its entries are stored"));
     rig.pass(secs(10));
     assert!(rig.announcements().is_empty(), "once");
+}
+
+#[test]
+fn what_an_author_wrote_before_it_began_anew_is_fetched_and_told_too() {
+    let mut rig = Rig::with_logs(open_to_all(), &[(7, 4)]);
+    rig.heads(&[]);
+    let both = vec![log(7, 900), log_in(7, 2, 3)];
+    let connection = rig.partner(1);
+    rig.answers(1, connection, &Told::Heads(both.clone()));
+    let mut ranges: Vec<_> = rig.ranges().iter().map(|range| (range.log, range.since)).collect();
+    ranges.sort_unstable();
+    assert_eq!(ranges, [(log_of(7, 0), 4), (log_of(7, 2), 0)]);
+    for range in rig.ranges() {
+        rig.stored(range, 7, if range.log.epoch == 0 { 900 } else { 3 }, false);
+    }
+    assert_eq!(rig.sync_view(1).position, 903);
+    assert_eq!((rig.sync_view(1).ours, rig.sync_view(1).theirs), (0, 0));
+
+    rig.take();
+    rig.partner_with(2, &[(7, 100)]);
+    assert!(rig.ranges().is_empty());
+    rig.pass(secs(2));
+    let (_, told) = rig.announcements().into_iter().find(|(to, _)| *to == peer(2)).unwrap();
+    assert_eq!(told, both);
+}
+
+#[test]
+fn of_an_author_that_begins_anew_each_time_the_newest_epochs_are_exchanged() {
+    let mut rig = Rig::with_logs(open_to_all(), &[]);
+    let of = |epochs: std::ops::Range<u64>| epochs.map(|epoch| log_in(7, epoch, 2)).collect::<Vec<_>>();
+    let connection = rig.partner(1);
+    rig.answers(1, connection, &Told::Heads(of(0..20)));
+    let mut asked = 0;
+    while let Some(range) = rig.ranges().get(asked).copied() {
+        asked += 1;
+        rig.stored(range, 7, 2, false);
+    }
+    let epochs = |rig: &Rig| {
+        let logs = rig.node.view().unwrap().sync().logs;
+        logs.iter().map(|log| log.log.epoch).collect::<Vec<_>>()
+    };
+    assert_eq!(epochs(&rig), (4..20).collect::<Vec<_>>());
+    assert_eq!((rig.sync_view(1).ours, rig.sync_view(1).theirs), (0, 0));
+
+    rig.take();
+    rig.says(1, connection, Told::Heads(of(0..4)));
+    rig.live(secs(700));
+    assert!(rig.ranges().is_empty(), "older ones stay where they are");
+    rig.says(1, connection, Told::Heads(of(20..21)));
+    let range = rig.ranges()[0];
+    rig.stored(range, 7, 2, false);
+    assert_eq!(epochs(&rig), (5..21).collect::<Vec<_>>());
 }
 
 #[test]
@@ -170,15 +222,15 @@ fn ranges_under_way_are_few_and_every_log_has_its_turn() {
     assert_eq!(rig.ranges().len(), 2, "two from one peer");
     rig.partner_with(2, &far);
     assert_eq!(rig.ranges().len(), 3, "three in all");
-    let first: Vec<_> = rig.ranges().iter().map(|range| number(&range.log)).collect();
+    let first: Vec<_> = rig.ranges().iter().map(|range| number(&range.log.author)).collect();
     assert_eq!(first, [15, 14, 13], "the largest lag first");
 
     let mut turns = vec![];
     for _ in 0..20 {
         let range = rig.ranges()[0];
         rig.commands.retain(|command| common::logs::range(command).is_some_and(|one| one.id != range.id));
-        turns.push(number(&range.log));
-        rig.stored(range, number(&range.log), range.since + 10, true);
+        turns.push(number(&range.log.author));
+        rig.stored(range, number(&range.log.author), range.since + 10, true);
         assert_eq!(rig.ranges().len(), 3);
     }
     for n in 11..=15 {
@@ -226,12 +278,12 @@ fn a_log_without_room_here_rests_and_the_others_go_on() {
     assert_eq!(rig.sync_view(1).rests_until, None, "no fault of the peer's");
     assert_eq!(rig.sync_view(1).last_error, Some(SyncError::LogFull));
     rig.partner_with(3, &[(7, 500), (8, 500)]);
-    assert_eq!(rig.ranges().iter().map(|range| number(&range.log)).collect::<Vec<_>>(), [8]);
+    assert_eq!(rig.ranges().iter().map(|range| number(&range.log.author)).collect::<Vec<_>>(), [8]);
     rig.take();
     rig.live(secs(590));
-    assert!(rig.ranges().iter().all(|range| number(&range.log) == 8));
+    assert!(rig.ranges().iter().all(|range| number(&range.log.author) == 8));
     rig.live(secs(20));
-    assert!(rig.ranges().iter().any(|range| number(&range.log) == 7), "there may be room by now");
+    assert!(rig.ranges().iter().any(|range| number(&range.log.author) == 7), "there may be room by now");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use common::{logs::*, *};
 use kinfolk_core::{
-    Action, CloseCause, CommandId, ConnectionId, Event, LogHead, Node, PeerId, SyncError, Told, view::State,
+    Action, CloseCause, CommandId, ConnectionId, Event, LogHead, LogId, Node, PeerId, SyncError, Told, view::State,
 };
 use proptest::{prelude::*, sample::select};
 
@@ -27,7 +27,7 @@ struct World {
     /// Ranges asked for so far.
     fetches: usize,
     /// Logs under way, by which command and from whom.
-    under_way: BTreeMap<PeerId, (CommandId, PeerId)>,
+    under_way: BTreeMap<LogId, (CommandId, PeerId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,10 +80,10 @@ impl World {
     fn collect(&mut self) {
         for command in self.rig.take() {
             match &command.action {
-                Action::SyncFetch { log, since, epoch, peer, connection, .. } => {
+                Action::SyncFetch { log, since, peer, connection, .. } => {
                     let doubled = self.under_way.insert(*log, (command.id, *peer));
                     assert_eq!(doubled, None, "{log} is fetched twice at once");
-                    assert_eq!((*since, *epoch), (self.store[&number(log)], 0), "a range begins where the store ends");
+                    assert_eq!(*since, self.store[&number(&log.author)], "a range begins where the store ends");
                     assert_eq!(self.connections.get(&number(peer)), Some(connection));
                     self.fetches += 1;
                     self.open.insert(command.id, command.action);
@@ -101,7 +101,7 @@ impl World {
         let view = self.rig.node.view().unwrap().sync();
         assert!(view.fetching <= 4 && view.logs.len() <= 16);
         for log in &view.logs {
-            assert_eq!(log.position, self.store[&number(&log.log)]);
+            assert_eq!(log.position, self.store[&number(&log.log.author)]);
         }
     }
 
@@ -135,7 +135,7 @@ impl World {
                 let they = self.peers.get_mut(&number(&peer)).unwrap();
                 for head in heads {
                     // It fetches at once.
-                    let position = they.get_mut(&number(&head.log)).unwrap();
+                    let position = they.get_mut(&number(&head.log.author)).unwrap();
                     *position = head.head.position.max(*position);
                 }
                 let told = Told::Heads(self.says(number(&peer)));
@@ -143,8 +143,8 @@ impl World {
             }
             Action::SyncFetch { peer, log, since, limit, .. } => {
                 self.under_way.retain(|_, (fetch, _)| *fetch != id);
-                let theirs = self.peers[&number(&peer)][&number(&log)];
-                let store = self.store.get_mut(&number(&log)).unwrap();
+                let theirs = self.peers[&number(&peer)][&number(&log.author)];
+                let store = self.store.get_mut(&number(&log.author)).unwrap();
                 let upto = theirs.min(since + u64::from(limit));
                 let upto = if let Way::Partly = way { since + (upto.saturating_sub(since)).div_ceil(2) } else { upto };
                 if let Way::Fails = way {
@@ -153,7 +153,7 @@ impl World {
                 assert!(*store >= since, "a gap");
                 let entries = u32::try_from(upto.saturating_sub(*store)).unwrap();
                 *store = upto.max(*store);
-                let head = head(number(&log), 0, *store);
+                let head = head(number(&log.author), 0, *store);
                 let has_more = upto < theirs || (self.liar && number(&peer) == 9);
                 self.tell(Event::SyncFetched { fetch: id, log, head, entries, has_more });
             }

@@ -8,7 +8,7 @@ use common::{logs::*, *};
 use kinfolk_core::{Event, Head, LogHead, Notice, Reason, SyncError, Told};
 
 fn branched(n: u64, position: u64) -> LogHead {
-    LogHead { log: peer(n), head: Head { hash: hash(n, 0, position, 1), ..head(n, 0, position) } }
+    LogHead { head: Head { hash: hash(n, 0, position, 1), position }, ..log(n, position) }
 }
 
 #[test]
@@ -75,17 +75,17 @@ fn a_fork_is_reported_once_it_is_proven_and_kept_apart() {
     let connection = rig.partner(1);
     rig.answers(1, connection, &Told::Heads(vec![branched(7, 5), log(8, 9)]));
     let ranges = rig.ranges();
-    let check = ranges.iter().find(|range| range.log == peer(7)).unwrap();
+    let check = ranges.iter().find(|range| range.log.author == peer(7)).unwrap();
     assert_eq!((check.since, check.limit), (4, 1), "the entry in question");
     assert!(!rig.notices().iter().any(|notice| matches!(notice, Notice::LogForked { .. })), "a claim proves nothing");
 
     rig.broke(*check, SyncError::Forked { position: 5 });
-    let forked = Notice::LogForked { log: peer(7), epoch: 0, position: 5, peer: peer(1) };
+    let forked = Notice::LogForked { log: log_of(7, 0), position: 5, peer: peer(1) };
     assert!(rig.notices().contains(&forked));
     assert_eq!(rig.log_view(7).unwrap().forked_at, Some(5));
     assert!(rig.sync_view(1).logs[0].forked);
     rig.take();
-    let other = *ranges.iter().find(|range| range.log == peer(8)).unwrap();
+    let other = *ranges.iter().find(|range| range.log.author == peer(8)).unwrap();
     rig.stored(other, 8, 9, false);
     assert_eq!(rig.log_view(8).unwrap().position, 9, "its other logs go on");
     rig.says(1, connection, Told::Heads(vec![branched(7, 5), branched(7, 50)]));
@@ -103,7 +103,13 @@ fn a_fork_that_is_only_claimed_costs_one_entry() {
     let connection = rig.partner(1);
     rig.answers(1, connection, &Told::Heads(vec![branched(7, 5)]));
     let check = rig.ranges()[0];
-    rig.tell(Event::SyncFetched { fetch: check.id, log: peer(7), head: head(7, 0, 5), entries: 0, has_more: false });
+    rig.tell(Event::SyncFetched {
+        fetch: check.id,
+        log: log_of(7, 0),
+        head: head(7, 0, 5),
+        entries: 0,
+        has_more: false,
+    });
     rig.live(secs(200));
     assert_eq!(rig.ranges().len(), 1);
     assert_eq!(rig.log_view(7).unwrap().forked_at, None);
@@ -140,24 +146,17 @@ fn what_was_said_meanwhile_is_not_undone_by_an_older_answer() {
 }
 
 #[test]
-fn a_new_epoch_counts_from_its_first_entry_on() {
-    let mut rig = Rig::with_logs(open_to_all(), &[(7, 900), (8, 5)]);
-    rig.heads(&[]);
+fn one_author_s_made_up_epochs_push_out_nothing_that_is_held() {
+    let mut rig = Rig::with_logs(open_to_all(), &[]);
+    let held: Vec<LogHead> = (0..16).map(|epoch| log_in(7, epoch, 3)).collect();
+    rig.tell(Event::SyncHeads { heads: held.clone(), last: true });
     let connection = rig.partner(1);
-    let anew = LogHead { log: peer(7), head: head(7, 2, 3) };
-    rig.answers(1, connection, &Told::Heads(vec![anew]));
-    let [range] = rig.ranges()[..] else { panic!("{:?}", rig.ranges()) };
-    assert_eq!((range.epoch, range.since), (2, 0));
-    assert_eq!(rig.log_view(7).unwrap().epoch, 0, "said, not shown");
-    rig.stored(range, 7, 3, false);
-    assert_eq!((rig.log_view(7).unwrap().epoch, rig.log_view(7).unwrap().position), (2, 3));
-
-    rig.take();
-    rig.partner_with(2, &[(7, 900)]);
-    assert!(rig.ranges().is_empty(), "an epoch that is over");
-    rig.pass(secs(2));
-    let (_, told) = rig.announcements().into_iter().find(|(to, _)| *to == peer(2)).unwrap();
-    assert!(told.contains(&anew));
+    rig.answers(1, connection, &Told::Heads(held));
+    let made_up: Vec<LogHead> = (100..164).map(|epoch| log_in(7, epoch, 3)).collect();
+    rig.says(1, connection, Told::Heads(made_up));
+    rig.tell(Event::SyncHeads { heads: vec![log_in(7, 0, 4)], last: true });
+    let held = rig.node.view().unwrap().sync().logs.iter().filter(|log| log.position > 0).count();
+    assert_eq!(held, 16);
 }
 
 #[test]
@@ -172,5 +171,5 @@ fn a_crowd_of_logs_that_one_peer_makes_up_leaves_room_for_others() {
     assert!(view.logs.len() <= 65 && view.ignored == 40 * 64 - 64, "{} {}", view.logs.len(), view.ignored);
     rig.partner_with(2, &[(7, 5)]);
     assert!(rig.log_view(7).is_some());
-    assert!(rig.ranges().iter().any(|range| range.log == peer(7)), "and for its ranges");
+    assert!(rig.ranges().iter().any(|range| range.log.author == peer(7)), "and for its ranges");
 }

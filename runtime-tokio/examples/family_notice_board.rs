@@ -15,9 +15,9 @@ use std::{collections::BTreeMap, error::Error, path::PathBuf, process::ExitCode}
 
 use futures::StreamExt;
 use kinfolk::{
-    Event, Fed, NoBehaviour, Node, PeerId, Running,
+    Event, Fed, NoBehaviour, Node, Running,
     config::{Settings, Sources, peer_address},
-    core::{LogHead, Service},
+    core::{LogHead, LogId, Service},
     plain_text, short_name,
 };
 use tokio::sync::mpsc;
@@ -79,16 +79,16 @@ async fn board() -> Result<(), Box<dyn Error>> {
 /// Prints what is new in somebody's log.
 async fn show(
     node: &Running<NoBehaviour>,
-    shown: &mut BTreeMap<(PeerId, u64), u64>,
+    shown: &mut BTreeMap<LogId, u64>,
     LogHead { log, head }: LogHead,
 ) -> Result<(), Box<dyn Error>> {
-    let up_to = shown.entry((log, head.epoch)).or_default();
+    let up_to = shown.entry(log).or_default();
     while *up_to < head.position {
-        let entries = node.log().entries(log, head.epoch, *up_to, 100).await?;
+        let entries = node.log().entries(log, *up_to, 100).await?;
         let Some(last) = entries.last() else { break };
         *up_to = last.position;
         for entry in &entries {
-            println!("{}: {}", short_name(&log), plain_text(&String::from_utf8_lossy(&entry.data)));
+            println!("{}: {}", short_name(&log.author), plain_text(&String::from_utf8_lossy(&entry.data)));
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use futures::{
     channel::{mpsc, oneshot},
     future::Shared,
 };
-use kinfolk_core::{Answer, Ask, AskError, Config, Head, Notice, PeerAddress, PeerId, Reason, ValidConfig};
+use kinfolk_core::{Answer, Ask, AskError, Config, LogHead, Notice, PeerAddress, PeerId, Reason, ValidConfig};
 
 use crate::{
     api::{
@@ -339,12 +339,12 @@ impl Control {
         self.logs.as_ref()
     }
 
-    /// Puts an entry into the own log. When this returns, it is on the disk, and others will be told. Gives how far the
-    /// log goes now: the entry's number.
+    /// Puts an entry into the own log. When this returns, it is on the disk, and others will be told. Gives how far
+    /// which log goes now: the entry's number.
     ///
     /// # Errors
     /// When the entry is too long, the store can't write, or the node is gone.
-    pub async fn put(&self, entry: impl Into<Vec<u8>>) -> Result<Head, PutError> {
+    pub async fn put(&self, entry: impl Into<Vec<u8>>) -> Result<LogHead, PutError> {
         let logs = self.logs.as_ref().ok_or(NodeGone)?;
         logs.put(vec![entry.into()]).await
     }

@@ -74,8 +74,8 @@ pub(crate) fn status(view: &View<'_>, around: Around<'_>) -> Status {
 pub(crate) fn sync(view: &View<'_>, now: Time) -> Sync {
     let sync = view.sync();
     let log = |seen: &LogView| SyncLog {
-        author: seen.log,
-        epoch: seen.epoch,
+        author: seen.log.author,
+        epoch: seen.log.epoch,
         position: seen.position,
         missing: seen.missing,
         fetching_from: seen.fetching_from,

@@ -121,12 +121,12 @@ pub fn peers(event: &Event) -> Vec<PeerId> {
         | Event::SyncFailed { .. }
         | Event::SyncPressure { .. }
         | Event::Refused { .. } => {}
-        Event::SyncHeads { heads, .. } => peers.extend(heads.iter().map(|head| head.log)),
-        Event::SyncFetched { log, .. } => peers.push(*log),
+        Event::SyncHeads { heads, .. } => peers.extend(heads.iter().map(|head| head.log.author)),
+        Event::SyncFetched { log, .. } => peers.push(log.author),
         Event::SyncTold { peer, told, .. } => {
             peers.push(*peer);
             if let Told::Heads(heads) = told {
-                peers.extend(heads.iter().map(|head| head.log));
+                peers.extend(heads.iter().map(|head| head.log.author));
             }
         }
         Event::SignalFound { peers: told, .. } => peers.extend(told.iter().map(|told| told.peer)),
@@ -407,7 +407,7 @@ fn tell_event(w: &mut String, event: &Event) -> fmt::Result {
         }
         Event::SyncFetched { fetch, log, head, entries, has_more } => {
             write!(w, "range {fetch} is stored: {}", count((*entries).into(), "new entry", "new entries"))?;
-            write!(w, " of {log}, now up to {head}")?;
+            write!(w, " of {log}, now up to {}", head.position)?;
             w.write_str(if *has_more { "; there is more" } else { "" })
         }
         Event::SyncFailed { sync, error } => write!(w, "{sync} came to nothing: {error}"),

@@ -45,11 +45,11 @@ fn what_is_said_of_logs_is_told() {
         told = told.replace(&common::peer(number).to_string(), &format!("PEER{number}"));
     }
     insta::assert_snapshot!(told, @"
-    own logs: 2 logs: PEER2 up to 41, PEER3 up to 41 of epoch 2; more follow
+    own logs: 2 logs: PEER2 up to 41, PEER3/2 up to 41; more follow
     PEER2 (n4) has other logs than we have
     PEER2 (n4, asked by c9) has the same logs as we have
-    PEER2 (n4, asked by c9) has 2 logs: PEER2 up to 41, PEER3 up to 41 of epoch 2; more follow
-    range c9 is stored: 1 new entry of PEER3, now up to 41; there is more
+    PEER2 (n4, asked by c9) has 2 logs: PEER2 up to 41, PEER3/2 up to 41; more follow
+    range c9 is stored: 1 new entry of PEER3/2, now up to 41; there is more
     c9 came to nothing: its entry 41 is another one than ours, and both are signed
     the store of logs can't follow
     ");

@@ -8,7 +8,7 @@ use crate::{
     cx::Cx,
     lifecycle::PeerLifecycle,
     peers::{Connection, Peer},
-    vocabulary::{Action, CommandId, ConnectionId, Head, Notice, PeerId, Reason, SyncConfig, SyncError, Time},
+    vocabulary::{Action, CommandId, ConnectionId, Head, LogId, Notice, PeerId, Reason, SyncConfig, SyncError, Time},
 };
 
 /// Relayed connections that may stand for less carry no entries.
@@ -32,7 +32,7 @@ impl LogSync {
         if room == 0 {
             return None;
         }
-        let mut waiting: Vec<(u64, Reverse<u64>, PeerId)> = Vec::new();
+        let mut waiting: Vec<(u64, Reverse<u64>, LogId)> = Vec::new();
         let mut rested: Option<Time> = None;
         let mut idle = Vec::new();
         for log in &self.wanted {
@@ -41,7 +41,7 @@ impl LogSync {
                 rested = rested.into_iter().chain([known.full_until]).min();
                 continue;
             }
-            let here = known.head.reach();
+            let here = known.head.position;
             let claims = self.partners.values().filter_map(|partner| Some((partner, partner.claims.get(log)?)));
             let (mut most, mut rests) = (None, false);
             for (partner, claim) in claims.filter(|(_, claim)| claim.is_wanted(here)) {
@@ -80,40 +80,39 @@ impl LogSync {
         rested
     }
 
-    fn choose(&self, cx: &Cx<'_>, lifecycle: &PeerLifecycle, log: &PeerId) -> Option<Choice> {
-        let here = self.logs.get(log)?.head.reach();
+    fn choose(&self, cx: &Cx<'_>, lifecycle: &PeerLifecycle, log: &LogId) -> Option<Choice> {
+        let here = self.logs.get(log)?.head.position;
         let config = &cx.config.sync;
         let able = |partner: &Partner| partner.rest_until <= cx.now && partner.fetching < config.max_fetches_per_peer;
         let wanted = self.partners.iter().filter(|(_, partner)| able(partner)).filter_map(|(peer, partner)| {
             let claim = partner.claims.get(log).filter(|claim| claim.is_wanted(here))?;
             let connection = bulk_connection(lifecycle.peers.by_id(peer)?, config)?;
             let relayed = connection.address.is_relayed();
-            let order = (relayed, partner.failures, partner.fetching, Reverse(claim.reach), partner.turn, *peer);
+            let order = (relayed, partner.failures, partner.fetching, Reverse(claim.position), partner.turn, *peer);
             let limit = partner.limit.min(config.range);
             Some((order, Choice { peer: *peer, connection: connection.id, claim: claim.clone(), limit }))
         });
         wanted.min_by_key(|(order, _)| *order).map(|(_, choice)| choice)
     }
 
-    fn ask(&mut self, cx: &mut Cx<'_>, log: PeerId, choice: &Choice) {
+    fn ask(&mut self, cx: &mut Cx<'_>, log: LogId, choice: &Choice) {
         let Choice { peer, connection, claim, limit } = choice;
         let (Some(known), Some(partner)) = (self.logs.get_mut(&log), self.partners.get_mut(peer)) else { return };
-        let (epoch, from) = (claim.reach.0, known.head.reach());
-        let check = claim.reach <= from;
+        let from = known.head.position;
+        let check = claim.position <= from;
         let (since, limit, reason) = if check {
-            (from.1.saturating_sub(1), 1, Reason::ForkClaimed)
+            (from.saturating_sub(1), 1, Reason::ForkClaimed)
         } else {
-            let since = if epoch == from.0 { from.1 } else { 0 };
-            (since, *limit, Reason::Missing { entries: claim.lag(from).0 })
+            (from, *limit, Reason::Missing { entries: claim.lag(from).0 })
         };
-        let action = Action::SyncFetch { peer: *peer, connection: *connection, log, epoch, since, limit };
+        let action = Action::SyncFetch { peer: *peer, connection: *connection, log, since, limit };
         let id = cx.command(action, reason);
         self.turns += 1;
         known.turn = self.turns;
         known.fetch = Some(id);
         partner.turn = self.turns;
         partner.fetching += 1;
-        let what = What::Fetch { log, begun: cx.now, from, epoch, check };
+        let what = What::Fetch { log, begun: cx.now, from, check };
         self.open.insert(id, Open { peer: *peer, until: cx.now + cx.config.sync.fetch_timeout, what });
     }
 
@@ -122,13 +121,13 @@ impl LogSync {
         &mut self,
         cx: &mut Cx<'_>,
         fetch: CommandId,
-        log: PeerId,
+        log: LogId,
         head: Head,
         entries: u32,
         has_more: bool,
     ) {
-        let here = self.logs.get(&log).map_or((0, 0), |known| known.head.reach());
-        if head.reach() > here {
+        let here = self.logs.get(&log).map_or(0, |known| known.head.position);
+        if head.position > here {
             self.grown(cx, log, head);
         }
         let open = self.open.get(&fetch);
@@ -140,7 +139,8 @@ impl LogSync {
             let notice = Notice::EntriesReceived { peer, log, entries, position: head.position };
             cx.tell(notice, Reason::Sync);
         }
-        let here = self.logs.get(&asked).map_or((0, 0), |known| known.head.reach());
+        // By now the author may have begun anew too often for this one to be exchanged.
+        let Some(here) = self.logs.get(&asked).map(|known| known.head.position) else { return };
         let Some(partner) = self.partners.get_mut(&peer) else { return };
         if here <= from {
             return self.struck(cx, peer, &what, &SyncError::NothingCame);
@@ -149,10 +149,10 @@ impl LogSync {
         partner.limit = partner.limit.saturating_mul(2).min(cx.config.sync.range);
         let claim = partner.claims.entry(asked).or_default();
         claim.owed = true;
-        if has_more && claim.reach <= here {
-            claim.reach = (here.0, here.1.saturating_add(1));
-        } else if !has_more && claim.reach.0 == here.0 && claim.raised < begun {
-            claim.reach = here;
+        if has_more && claim.position <= here {
+            claim.position = here.saturating_add(1);
+        } else if !has_more && claim.raised < begun {
+            claim.position = here;
         }
         if claim.is_wanted(here) {
             self.wanted.insert(asked);
@@ -177,7 +177,7 @@ impl LogSync {
         }
     }
 
-    fn fetch_over(&mut self, fetch: CommandId, peer: &PeerId, log: &PeerId) {
+    fn fetch_over(&mut self, fetch: CommandId, peer: &PeerId, log: &LogId) {
         self.open.remove(&fetch);
         self.stirred = true;
         if let Some(known) = self.logs.get_mut(log) {
@@ -190,8 +190,8 @@ impl LogSync {
 
     /// What a range that came to nothing means for whom it was asked of.
     fn struck(&mut self, cx: &mut Cx<'_>, peer: PeerId, what: &What, error: &SyncError) {
-        let What::Fetch { log, begun, epoch, check, .. } = *what else { return };
-        let here = self.logs.get(&log).map_or((0, 0), |known| known.head.reach());
+        let What::Fetch { log, begun, check, .. } = *what else { return };
+        let here = self.logs.get(&log).map_or(0, |known| known.head.position);
         let Some(partner) = self.partners.get_mut(&peer) else { return };
         partner.last_error = Some(error.clone());
         let mut blame = 1;
@@ -209,19 +209,19 @@ impl LogSync {
             SyncError::Forked { position } => {
                 blame = 0;
                 let claim = partner.claims.entry(log).or_default();
-                claim.forked = Some(epoch);
+                claim.forked = true;
                 claim.suspect = false;
                 let known: &mut Log = self.logs.entry(log).or_default();
-                if known.forked.is_none_or(|(known, _)| known != epoch) {
-                    known.forked = Some((epoch, *position));
-                    let notice = Notice::LogForked { log, epoch, position: *position, peer };
+                if known.forked.is_none() {
+                    known.forked = Some(*position);
+                    let notice = Notice::LogForked { log, position: *position, peer };
                     cx.tell(notice, Reason::SyncFault(error.clone()));
                 }
             }
             SyncError::NothingCame | SyncError::NotThere if !check => {
                 let claim = partner.claims.entry(log).or_default();
                 if claim.raised <= begun {
-                    claim.reach = claim.reach.min(here);
+                    claim.position = claim.position.min(here);
                 }
             }
             SyncError::Gap | SyncError::Forged | SyncError::Malformed => {

@@ -31,7 +31,9 @@ use partners::Partner;
 use crate::{
     cx::Cx,
     lifecycle::PeerLifecycle,
-    vocabulary::{Action, Ask, Audience, CommandId, Event, Head, PeerId, Reason, Refusal, Service, SyncError, Time},
+    vocabulary::{
+        Action, Ask, Audience, CommandId, Event, Head, LogId, PeerId, Reason, Refusal, Service, SyncError, Time,
+    },
 };
 
 /// A store that has said it can't follow, and then nothing for this long, is tried again.
@@ -45,11 +47,11 @@ pub(crate) struct LogSync {
     ready: bool,
     /// With whom the shell exchanges logs.
     with: Audience,
-    logs: BTreeMap<PeerId, Log>,
+    logs: BTreeMap<LogId, Log>,
     partners: BTreeMap<PeerId, Partner>,
     open: BTreeMap<CommandId, Open>,
     /// Logs of which entries may be missing.
-    wanted: BTreeSet<PeerId>,
+    wanted: BTreeSet<LogId>,
     /// Partners no more, of which the peer table is not told yet.
     parted: Vec<PeerId>,
     /// The store can't follow: no new ranges before.
@@ -74,8 +76,8 @@ struct Log {
     fetch: Option<CommandId>,
     /// Which range was its last one.
     turn: u64,
-    /// Where it is known to fork: epoch and position.
-    forked: Option<(u64, u64)>,
+    /// Where it is known to fork.
+    forked: Option<u64>,
     /// There is no room for more of it here: nobody is asked for it before.
     full_until: Time,
 }
@@ -96,14 +98,12 @@ enum What {
         begun: Time,
     },
     /// The logs, and how far they are said to go.
-    Announce(Vec<(PeerId, (u64, u64))>),
+    Announce(Vec<(LogId, u64)>),
     Fetch {
-        log: PeerId,
+        log: LogId,
         begun: Time,
         /// How far the log went here then.
-        from: (u64, u64),
-        /// Of which epoch.
-        epoch: u64,
+        from: u64,
         /// Only to see whether the peer's entry is the same as ours.
         check: bool,
     },

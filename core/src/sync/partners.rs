@@ -10,7 +10,7 @@ use crate::{
     lifecycle::PeerLifecycle,
     peers::Peer,
     view::Capabilities,
-    vocabulary::{Action, Audience, CommandId, Direction, Notice, PeerId, Reason, SyncError, Time},
+    vocabulary::{Action, Audience, CommandId, Direction, LogId, Notice, PeerId, Reason, SyncError, Time},
 };
 
 /// Whoever has dialled compares positions at once; the other side waits so long for that.
@@ -22,7 +22,7 @@ const ACCEPTED: Duration = Duration::from_secs(2);
 pub(super) struct Partner {
     /// What jitter is keyed by.
     pub(super) arrival: u64,
-    pub(super) claims: BTreeMap<PeerId, Claim>,
+    pub(super) claims: BTreeMap<LogId, Claim>,
     /// Exchanges so far.
     pub(super) round: u32,
     /// When positions were last compared.
@@ -152,7 +152,7 @@ impl LogSync {
 impl Partner {
     /// Entries that it says it has, of all logs.
     pub(super) fn position(&self) -> u64 {
-        self.claims.values().fold(0, |sum, claim| sum.saturating_add(claim.reach.1))
+        self.claims.values().fold(0, |sum, claim| sum.saturating_add(claim.position))
     }
 
     /// How long to wait after so many failures in a row.

@@ -8,16 +8,15 @@ impl LogSync {
     /// The exchange of logs as a whole.
     pub(crate) fn view(&self, now: Time) -> SyncView {
         let logs = self.logs.iter().map(|(log, known)| {
-            let here = known.head.reach();
+            let here = known.head.position;
             let lags =
                 self.partners.values().filter_map(|partner| partner.claims.get(log)).map(|claim| claim.lag(here).0);
             LogView {
                 log: *log,
-                epoch: known.head.epoch,
                 position: known.head.position,
                 missing: lags.max().unwrap_or(0),
                 fetching_from: known.fetch.and_then(|fetch| self.open.get(&fetch)).map(|open| open.peer),
-                forked_at: known.forked.map(|(_, position)| position),
+                forked_at: known.forked,
             }
         });
         SyncView {
@@ -38,13 +37,9 @@ impl LogSync {
 
     fn partner_view(&self, partner: &Partner) -> PeerSyncView {
         let (ours, theirs) = self.lag(partner);
-        let claimed = partner.claims.iter().filter(|(_, claim)| claim.reach.1 > 0);
-        let logs = claimed.map(|(log, claim)| PeerLogView {
-            log: *log,
-            epoch: claim.reach.0,
-            position: claim.reach.1,
-            forked: claim.forked == Some(claim.reach.0),
-        });
+        let claimed = partner.claims.iter().filter(|(_, claim)| claim.position > 0);
+        let logs =
+            claimed.map(|(log, claim)| PeerLogView { log: *log, position: claim.position, forked: claim.forked });
         PeerSyncView {
             position: partner.position(),
             ours,

@@ -47,7 +47,7 @@ impl LogSync {
             if heads.is_empty() {
                 return self.talk_to(cx, peer, connection);
             }
-            let said = heads.iter().map(|head| (head.log, head.head.reach())).collect();
+            let said = heads.iter().map(|head| (head.log, head.head.position)).collect();
             (Action::SyncAnnounce { peer, connection, heads }, What::Announce(said), reason)
         } else if partner.exchange_at <= cx.now || partner.announce_at <= cx.now {
             partner.round = partner.round.wrapping_add(1);
@@ -73,12 +73,12 @@ impl LogSync {
         let Some(partner) = self.partners.get(peer) else { return (Vec::new(), Reason::Grown) };
         let mut reason = Reason::CaughtUp;
         let news = self.logs.iter().filter(|(log, known)| {
-            let here = known.head.reach();
+            let here = known.head.position;
             let claim = partner.claims.get(log);
-            if claim.map_or(here.1 > 0, |claim| here > claim.reach) {
+            if claim.map_or(here > 0, |claim| here > claim.position) {
                 reason = Reason::Grown;
             }
-            claim.map_or(here.1 > 0, |claim| claim.is_behind(here))
+            claim.map_or(here > 0, |claim| claim.is_behind(here))
         });
         let heads = news.take(MAX_HEADS).map(|(log, known)| LogHead { log: *log, head: known.head }).collect();
         (heads, reason)
@@ -126,9 +126,9 @@ impl LogSync {
                 self.announce_to(cx, &peer);
             }
             Some(What::Announce(said)) => {
-                for (log, reach) in said {
+                for (log, position) in said.into_iter().filter(|(log, _)| self.logs.contains_key(log)) {
                     let claim = partner.claims.entry(log).or_default();
-                    claim.announced = claim.announced.max(reach);
+                    claim.announced = claim.announced.max(position);
                     claim.owed = false;
                 }
                 self.announce_to(cx, &peer);
@@ -146,7 +146,7 @@ impl LogSync {
     /// Has a partner told of what it has not, if there is something.
     fn announce_to(&mut self, cx: &Cx<'_>, peer: &PeerId) {
         let (heads, _) = self.news_for(peer);
-        let own = heads.iter().any(|head| head.log == cx.local);
+        let own = heads.iter().any(|head| head.log.author == cx.local);
         if let Some(partner) = self.partners.get_mut(peer).filter(|_| !heads.is_empty()) {
             partner.announce_at = partner.announce_at.min(cx.now + delay(cx, partner, own));
         }

@@ -2,8 +2,8 @@ use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
 use super::{
-    Address, Audience, CommandId, ConnectionId, HeldId, LogHead, Mapping, Notice, OfferId, PeerId, PunchRole, Reason,
-    RequestId, SignalServices, StoredNat, StoredPeer, Transport,
+    Address, Audience, CommandId, ConnectionId, HeldId, LogHead, LogId, Mapping, Notice, OfferId, PeerId, PunchRole,
+    Reason, RequestId, SignalServices, StoredNat, StoredPeer, Transport,
 };
 
 /// Something the core wants done, or said.
@@ -267,10 +267,8 @@ pub enum Action {
         peer: PeerId,
         /// Over which connection.
         connection: ConnectionId,
-        /// Whose log.
-        log: PeerId,
-        /// Its epoch. A higher one than ours: what is stored of it counts from its first entry on.
-        epoch: u64,
+        /// Which log.
+        log: LogId,
         /// The last entry that is not needed.
         since: u64,
         /// How many at most.
@@ -517,15 +515,14 @@ impl fmt::Display for Action {
                 f.write_str("tell it of our logs: ")?;
                 list(f, heads)
             }
-            Self::SyncFetch { log, epoch, since, limit, .. } => {
+            Self::SyncFetch { log, since, limit, .. } => {
                 write!(
                     f,
                     "ask it for entries {} to {}",
                     since.saturating_add(1),
                     since.saturating_add((*limit).into())
                 )?;
-                write!(f, " of {log}")?;
-                if *epoch == 0 { Ok(()) } else { write!(f, ", epoch {epoch}") }
+                write!(f, " of {log}")
             }
             Self::SyncCancel { sync, .. } => write!(f, "drop {sync}"),
             Self::Remember(_) => f.write_str("remember it"),

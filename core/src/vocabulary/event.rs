@@ -2,7 +2,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use core::{fmt, net::IpAddr, time::Duration};
 
 use super::{
-    Address, CommandId, ConnectionId, Head, HeldId, ListenerId, LogHead, Mapping, OfferId, PeerAddress, PeerId,
+    Address, CommandId, ConnectionId, Head, HeldId, ListenerId, LogHead, LogId, Mapping, OfferId, PeerAddress, PeerId,
     ProbeVerdict, PunchError, Reachability, RequestId, ReserveError, SignalBacking, SignalError, SignalPeer, SyncError,
     Time, Told, Transport, ValidConfig,
 };
@@ -405,8 +405,8 @@ pub enum Event {
     SyncFetched {
         /// `Action::SyncFetch`'s command.
         fetch: CommandId,
-        /// Whose log.
-        log: PeerId,
+        /// Which log.
+        log: LogId,
         /// How far the log goes here now.
         head: Head,
         /// How many entries were not here before.

@@ -33,6 +33,6 @@ pub use peer_id::{PeerId, PeerIdError};
 pub use reason::Reason;
 pub use scope::{Scope, network_of};
 pub use signal::{SignalBacking, SignalConfig, SignalErrand, SignalError, SignalPeer, SignalServices};
-pub use sync::{EntryHash, Head, LogHead, SyncConfig, SyncError, Told};
+pub use sync::{EntryHash, Head, LogHead, LogId, MAX_EPOCHS, SyncConfig, SyncError, Told};
 pub use time::Time;
 pub use traversal::{Audience, Impasse, Mapping, NatFinding, ProbeVerdict, PunchError, PunchRole, ReserveError};

@@ -2,8 +2,8 @@ use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
 use super::{
-    Address, CloseCause, Direction, Impasse, ListenError, NatFinding, PeerId, PunchError, ReserveError, SignalErrand,
-    Source, SyncError, Transport,
+    Address, CloseCause, Direction, Impasse, ListenError, LogId, NatFinding, PeerId, PunchError, ReserveError,
+    SignalErrand, Source, SyncError, Transport,
 };
 
 /// What the application and the user are told. The shell's stream of events is made of these.
@@ -71,8 +71,8 @@ pub enum Notice {
     EntriesReceived {
         /// From whom.
         peer: PeerId,
-        /// Whose log.
-        log: PeerId,
+        /// Of which log.
+        log: LogId,
         /// How many.
         entries: u32,
         /// How far the log goes now.
@@ -88,10 +88,8 @@ pub enum Notice {
     /// An author has signed two different entries with the same number: it runs twice, or was restored from a backup.
     /// What we had is kept; the other branch is not followed.
     LogForked {
-        /// The author.
-        log: PeerId,
-        /// The epoch.
-        epoch: u64,
+        /// Which log.
+        log: LogId,
         /// The entries' number.
         position: u64,
         /// Who has the other branch.

@@ -1,11 +1,11 @@
 //! Words for the exchange of logs.
 //!
-//! Each author has one log, named by its peer id: entries numbered from 1 on, signed by the author, each naming the hash
-//! of the one before. A log's *position* is the number of its last entry, 0 when there is none. An author that has lost
-//! its log begins a new *epoch*; a higher epoch counts for more than any position of a lower one.
+//! A log has one author, named by its peer id: entries numbered from 1 on, signed by the author, each naming the hash of
+//! the one before. Its *position* is the number of its last entry, 0 when there is none. An author that has lost its log
+//! begins a new one, of a higher *epoch*; the earlier ones stay what they are, and travel like any other.
 
-use alloc::string::String;
-use core::{fmt, fmt::Write, time::Duration};
+use alloc::string::{String, ToString};
+use core::{fmt, fmt::Write, str::FromStr, time::Duration};
 
 use super::{PeerId, Service};
 
@@ -15,24 +15,37 @@ use super::{PeerId, Service};
 #[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
 pub struct EntryHash(pub [u8; 32]);
 
+/// Logs of one author that are exchanged: those of the newest epochs that a node holds. Older ones stay in its store.
+/// Whoever begins anew at each start, as with a disk that forgets, does not take the room of all others.
+pub const MAX_EPOCHS: usize = 16;
+
+/// Names a log. Its text is the author's id, and after a `/` the epoch if that is not 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
+pub struct LogId {
+    /// Whose.
+    pub author: PeerId,
+    /// The author's count of its beginnings anew, from 0 on.
+    pub epoch: u64,
+}
+
 /// How far a log goes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Head {
-    /// The author's count of its beginnings anew, from 0 on.
-    pub epoch: u64,
     /// The last entry's number; 0 for none.
     pub position: u64,
     /// The last entry's hash; all zero for none.
     pub hash: EntryHash,
 }
 
-/// How far whose log goes.
+/// How far which log goes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LogHead {
-    /// Whose: the author.
-    pub log: PeerId,
+    /// Which.
+    pub log: LogId,
     /// How far.
     pub head: Head,
 }
@@ -85,7 +98,7 @@ pub enum SyncError {
     LogFull,
     /// It said that it had entries, or another entry than we have, and has not.
     NothingCame,
-    /// Its position went back within an epoch.
+    /// A log of it has become shorter.
     WentBack,
     /// Anything else; the library's words, at most 200 characters.
     Other(String),
@@ -150,13 +163,6 @@ impl Default for SyncConfig {
     }
 }
 
-impl Head {
-    /// Which of two heads of one log is further: epoch first, then position.
-    pub const fn reach(&self) -> (u64, u64) {
-        (self.epoch, self.position)
-    }
-}
-
 impl fmt::Display for EntryHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -196,18 +202,42 @@ impl TryFrom<String> for EntryHash {
     }
 }
 
-impl fmt::Display for Head {
+impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.epoch {
-            0 => write!(f, "{}", self.position),
-            epoch => write!(f, "{} of epoch {epoch}", self.position),
+            0 => write!(f, "{}", self.author),
+            epoch => write!(f, "{}/{epoch}", self.author),
         }
+    }
+}
+
+impl FromStr for LogId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const WRONG: &str = "a log is named by its author's peer id, and after a / by its epoch";
+        let (author, epoch) = text.split_once('/').unwrap_or((text, "0"));
+        Ok(Self { author: author.parse().map_err(|_| WRONG)?, epoch: epoch.parse().map_err(|_| WRONG)? })
+    }
+}
+
+impl From<LogId> for String {
+    fn from(log: LogId) -> Self {
+        log.to_string()
+    }
+}
+
+impl TryFrom<String> for LogId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        text.parse()
     }
 }
 
 impl fmt::Display for LogHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} up to {}", self.log, self.head)
+        write!(f, "{} up to {}", self.log, self.head.position)
     }
 }
 
@@ -238,9 +268,22 @@ impl fmt::Display for SyncError {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::ToString;
-
     use super::*;
+
+    #[test]
+    fn a_log_s_name_is_read_as_it_is_written() {
+        let author: PeerId = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".parse().unwrap();
+        let first = LogId { author, epoch: 0 };
+        assert_eq!(first.to_string(), author.to_string());
+        let later = LogId { author, epoch: 1_700_000_000 };
+        assert!(later.to_string().ends_with("nXTN/1700000000"));
+        for log in [first, later] {
+            assert_eq!(log.to_string().parse(), Ok(log));
+        }
+        for wrong in ["", "/", "nobody", "nobody/3", &alloc::format!("{author}/"), &alloc::format!("{author}/-1")] {
+            assert!(wrong.parse::<LogId>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_hash_is_read_as_it_is_written() {

@@ -1,8 +1,8 @@
 //! Logs in a test's hands.
 
 use kinfolk_core::{
-    Action, Command, CommandId, Config, ConnectionId, Direction, EntryHash, Event, Head, Identity, LogHead, Origin,
-    PeerId, Service, SyncError, Told,
+    Action, Command, CommandId, Config, ConnectionId, Direction, EntryHash, Event, Head, Identity, LogHead, LogId,
+    Origin, PeerId, Service, SyncError, Told,
     view::{LogView, PeerSyncView},
 };
 
@@ -21,12 +21,21 @@ pub fn hash(log: u64, epoch: u64, position: u64, branch: u8) -> EntryHash {
 }
 
 pub fn head(log: u64, epoch: u64, position: u64) -> Head {
-    Head { epoch, position, hash: hash(log, epoch, position, 0) }
+    Head { position, hash: hash(log, epoch, position, 0) }
 }
 
-/// The log of the n-th peer.
+/// A log of the n-th peer.
+pub fn log_of(n: u64, epoch: u64) -> LogId {
+    LogId { author: peer(n), epoch }
+}
+
+/// How far the first log of the n-th peer goes.
 pub fn log(n: u64, position: u64) -> LogHead {
-    LogHead { log: peer(n), head: head(n, 0, position) }
+    log_in(n, 0, position)
+}
+
+pub fn log_in(n: u64, epoch: u64, position: u64) -> LogHead {
+    LogHead { log: log_of(n, epoch), head: head(n, epoch, position) }
 }
 
 pub fn logs(all: &[(u64, u64)]) -> Vec<LogHead> {
@@ -53,16 +62,15 @@ pub struct Range {
     pub id: CommandId,
     pub from: PeerId,
     pub connection: ConnectionId,
-    pub log: PeerId,
-    pub epoch: u64,
+    pub log: LogId,
     pub since: u64,
     pub limit: u32,
 }
 
 pub fn range(command: &Command) -> Option<Range> {
     match command.action {
-        Action::SyncFetch { peer: from, connection, log, epoch, since, limit } => {
-            Some(Range { id: command.id, from, connection, log, epoch, since, limit })
+        Action::SyncFetch { peer: from, connection, log, since, limit } => {
+            Some(Range { id: command.id, from, connection, log, since, limit })
         }
         _ => None,
     }
@@ -126,7 +134,7 @@ impl Rig {
     /// A range is stored up to an entry.
     pub fn stored(&mut self, range: Range, n: u64, position: u64, has_more: bool) {
         let entries = u32::try_from(position.saturating_sub(range.since)).unwrap();
-        let head = head(n, range.epoch, position);
+        let head = head(n, range.log.epoch, position);
         self.tell(Event::SyncFetched { fetch: range.id, log: range.log, head, entries, has_more });
     }
 
@@ -135,7 +143,7 @@ impl Rig {
     }
 
     pub fn log_view(&self, n: u64) -> Option<LogView> {
-        self.node.view().unwrap().sync().logs.into_iter().find(|view| view.log == peer(n))
+        self.node.view().unwrap().sync().logs.into_iter().find(|view| view.log == log_of(n, 0))
     }
 
     pub fn sync_view(&self, n: u64) -> PeerSyncView {

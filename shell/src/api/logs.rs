@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::{Stream, StreamExt, stream};
-use kinfolk_core::{Audience, LogHead, PeerId};
+use kinfolk_core::{Audience, LogHead, LogId, PeerId};
 use serde::{Deserialize, Serialize};
 
 use super::types::{Problem, ProblemKind};
@@ -74,7 +74,7 @@ pub struct Sync {
     pub fetching: u32,
     /// For how long no new ranges are asked for, because the store can't follow.
     pub paused_for_s: Option<u64>,
-    /// Logs, by author.
+    /// Logs, by author and epoch.
     pub logs: Vec<SyncLog>,
     /// Peers with which logs are, or were, exchanged, by id.
     pub peers: Vec<SyncPeer>,
@@ -120,12 +120,12 @@ pub struct SyncPeer {
 
 impl LogEntry {
     /// The line for an entry.
-    pub fn of(author: PeerId, epoch: u64, entry: Entry) -> Self {
+    pub fn of(log: LogId, entry: Entry) -> Self {
         let (text, hex) = match String::from_utf8(entry.data) {
             Ok(text) => (Some(text), None),
             Err(error) => (None, Some(error.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect())),
         };
-        Self { author, epoch, position: entry.position, text, hex }
+        Self { author: log.author, epoch: log.epoch, position: entry.position, text, hex }
     }
 }
 
@@ -155,8 +155,8 @@ pub(super) async fn put_lines(
 
 async fn put_all(node: &Control, entries: Vec<Vec<u8>>) -> Result<Json<Put>, Problem> {
     let logs = logs(node)?;
-    let head = logs.put(entries).await?;
-    Ok(Json(Put { author: logs.own(), epoch: head.epoch, position: head.position }))
+    let LogHead { log, head } = logs.put(entries).await?;
+    Ok(Json(Put { author: log.author, epoch: log.epoch, position: head.position }))
 }
 
 pub(super) async fn sync(State(node): State<Control>) -> Result<Json<Sync>, Problem> {
@@ -172,8 +172,8 @@ pub(super) async fn log(
     // Before the heads are read, so that nothing is missed.
     let grown = query.follow.then(|| logs.grown());
     let mut heads = logs.all_heads().await?;
-    heads.retain(|head| query.author.is_none_or(|author| author == head.log));
-    heads.sort_by_key(|head| (head.log, head.head.epoch));
+    heads.retain(|head| query.author.is_none_or(|author| author == head.log.author));
+    heads.sort_by_key(|head| head.log);
     let lines = lines(Reading::new(logs, &query, heads, grown)).map(|line| {
         let mut text = serde_json::to_vec(&line?).map_err(|error| error.to_string())?;
         text.push(b'\n');
@@ -191,10 +191,10 @@ fn logs(node: &Control) -> Result<&Logs, Problem> {
 struct Reading {
     logs: Logs,
     author: Option<PeerId>,
-    /// What is to be read: log and epoch, and up to where.
+    /// What is to be read, and up to where.
     todo: VecDeque<LogHead>,
     /// Up to where each was read.
-    read: BTreeMap<(PeerId, u64), u64>,
+    read: BTreeMap<LogId, u64>,
     page: std::vec::IntoIter<LogEntry>,
     grown: Option<Feed<LogHead>>,
 }
@@ -203,7 +203,7 @@ impl Reading {
     fn new(logs: Logs, query: &LogQuery, heads: Vec<LogHead>, grown: Option<Feed<LogHead>>) -> Self {
         let skip = |LogHead { log, head }: &LogHead| {
             let skipped = query.last.map_or(0, |last| head.position.saturating_sub(last));
-            ((*log, head.epoch), skipped)
+            (*log, skipped)
         };
         let read = heads.iter().map(skip).collect();
         Self { logs, author: query.author, todo: heads.into(), read, page: vec![].into_iter(), grown }
@@ -216,17 +216,17 @@ impl Reading {
                 return Ok(Some(entry));
             }
             if let Some(LogHead { log, head }) = self.todo.front().copied() {
-                let read = self.read.entry((log, head.epoch)).or_default();
+                let read = self.read.entry(log).or_default();
                 if *read >= head.position {
                     self.todo.pop_front();
                     continue;
                 }
-                let entries = self.logs.entries(log, head.epoch, *read, MAX_READ).await?;
+                let entries = self.logs.entries(log, *read, MAX_READ).await?;
                 match entries.last() {
                     Some(last) => *read = last.position,
                     None => drop(self.todo.pop_front()),
                 }
-                let line = |entry| LogEntry::of(log, head.epoch, entry);
+                let line = |entry| LogEntry::of(log, entry);
                 self.page = entries.into_iter().map(line).collect::<Vec<_>>().into_iter();
                 continue;
             }
@@ -238,7 +238,7 @@ impl Reading {
                 Some(crate::feed::Fed::Lost(_)) => self.todo.extend(self.logs.heads()),
             }
             let author = self.author;
-            self.todo.retain(|head| author.is_none_or(|author| author == head.log));
+            self.todo.retain(|head| author.is_none_or(|author| author == head.log.author));
         }
     }
 }

@@ -120,8 +120,8 @@ impl<A: NetworkBehaviour> Network<A> {
             Action::SetSync { with } => self.set_sync(*with),
             Action::SyncExchange { connection, .. } => self.sync_exchange(id, *connection),
             Action::SyncAnnounce { connection, heads, .. } => self.sync_announce(id, *connection, heads),
-            Action::SyncFetch { connection, log, epoch, since, limit, .. } => {
-                self.sync_fetch(id, *connection, (*log, *epoch), *since, *limit);
+            Action::SyncFetch { connection, log, since, limit, .. } => {
+                self.sync_fetch(id, *connection, *log, *since, *limit);
             }
             Action::SyncCancel { sync, .. } => self.sync_cancel(*sync),
             Action::RememberNat(_)

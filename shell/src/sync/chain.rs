@@ -1,12 +1,12 @@
 //! How the entries of a log hang together.
 //!
 //! An entry's hash covers its author, epoch, number, the hash of the entry before, and its data. So one signature vouches
-//! for everything before it in the same epoch: the author signs the last entry of each batch, and at least every 64th.
+//! for everything before it in the same log: the author signs the last entry of each batch, and at least every 64th.
 //! A range that ends in a signed entry can be checked by whoever knows the hash that it begins with, and two hashes of
 //! one number, both under a signature, prove a fork.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use kinfolk_core::{EntryHash, PeerId};
+use kinfolk_core::{EntryHash, LogId, PeerId};
 use libp2p::identity::{Keypair, PublicKey};
 
 use super::log::Entry;
@@ -20,7 +20,7 @@ pub(crate) const BLOCK: usize = 64;
 /// After so many bytes of data the next entry is signed.
 pub(crate) const BLOCK_BYTES: usize = 256 * 1024;
 
-/// Entries of one epoch: far more than anybody writes, and a number that every store can hold.
+/// Entries of one log: far more than anybody writes, and a number that every store can hold.
 pub(crate) const MAX_POSITION: u64 = 1 << 40;
 
 /// Epochs: as many as SQLite can count.
@@ -41,8 +41,7 @@ pub(crate) enum Wrong {
 /// The place of a range.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
-    pub(crate) log: &'a PeerId,
-    pub(crate) epoch: u64,
+    pub(crate) log: &'a LogId,
     /// The number of the entry before the first.
     pub(crate) since: u64,
     /// Its hash.
@@ -50,13 +49,13 @@ pub(crate) struct Place<'a> {
 }
 
 /// The hash of an entry.
-fn hash(log: &PeerId, epoch: u64, position: u64, before: &EntryHash, data: &[u8]) -> EntryHash {
+fn hash(log: &LogId, position: u64, before: &EntryHash, data: &[u8]) -> EntryHash {
     let mut context = Context::new(&SHA256);
     context.update(b"kinfolk log entry 1\0");
-    let author = log.as_bytes();
+    let author = log.author.as_bytes();
     context.update(&[u8::try_from(author.len()).unwrap_or(u8::MAX)]);
     context.update(author);
-    context.update(&epoch.to_be_bytes());
+    context.update(&log.epoch.to_be_bytes());
     context.update(&position.to_be_bytes());
     context.update(&before.0);
     context.update(data);
@@ -78,12 +77,12 @@ fn statement(hash: &EntryHash) -> [u8; 52] {
 /// # Errors
 /// When the key can't sign; the library's words.
 pub(crate) fn write(place: Place<'_>, key: &Keypair, data: Vec<Vec<u8>>) -> Result<Vec<Entry>, String> {
-    let Place { log, epoch, since, mut before } = place;
+    let Place { log, since, mut before } = place;
     let last = data.len().saturating_sub(1);
     let (mut unsigned, mut bytes) = (0, 0);
     let mut entries = Vec::with_capacity(data.len());
     for (at, (position, data)) in (since + 1..).zip(data).enumerate() {
-        before = hash(log, epoch, position, &before, &data);
+        before = hash(log, position, &before, &data);
         unsigned += 1;
         bytes += data.len();
         let signature = if at == last || unsigned == BLOCK || bytes >= BLOCK_BYTES {
@@ -102,10 +101,10 @@ pub(crate) fn write(place: Place<'_>, key: &Keypair, data: Vec<Vec<u8>>) -> Resu
 /// # Errors
 /// When it is not the author's, does not end in a signature, or breaks a bound.
 pub(crate) fn check(place: Place<'_>, items: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<Vec<Entry>, Wrong> {
-    let Place { log, epoch, since, mut before } = place;
-    let key = public_key(log).ok_or(Wrong::Forged)?;
+    let Place { log, since, mut before } = place;
+    let key = public_key(&log.author).ok_or(Wrong::Forged)?;
     let end = since.checked_add(items.len() as u64).ok_or(Wrong::Malformed)?;
-    if epoch > MAX_EPOCH || end > MAX_POSITION || items.last().is_none_or(|(_, signature)| signature.is_none()) {
+    if log.epoch > MAX_EPOCH || end > MAX_POSITION || items.last().is_none_or(|(_, signature)| signature.is_none()) {
         return Err(Wrong::Malformed);
     }
     let (mut unsigned, mut bytes) = (0, 0);
@@ -116,7 +115,7 @@ pub(crate) fn check(place: Place<'_>, items: Vec<(Vec<u8>, Option<Vec<u8>>)>) ->
         if data.len() > MAX_ENTRY || unsigned > BLOCK || bytes > BLOCK_BYTES + MAX_ENTRY {
             return Err(Wrong::Malformed);
         }
-        before = hash(log, epoch, position, &before, &data);
+        before = hash(log, position, &before, &data);
         if let Some(signature) = &signature {
             if signature.len() > MAX_SIGNATURE || !key.verify(&statement(&before), signature) {
                 return Err(Wrong::Forged);
@@ -130,9 +129,9 @@ pub(crate) fn check(place: Place<'_>, items: Vec<(Vec<u8>, Option<Vec<u8>>)>) ->
 
 /// Whether stored entries still hang together: a disk may have changed them.
 pub(crate) fn holds(place: Place<'_>, entries: &[Entry]) -> bool {
-    let Place { log, epoch, since, mut before } = place;
+    let Place { log, since, mut before } = place;
     (since + 1..).zip(entries).all(|(position, entry)| {
-        before = hash(log, epoch, position, &before, &entry.data);
+        before = hash(log, position, &before, &entry.data);
         entry.position == position && entry.hash == before
     })
 }
@@ -150,17 +149,17 @@ mod tests {
     use super::*;
     use crate::network::ids::peer_to_core;
 
-    struct Author(Keypair, PeerId);
+    struct Author(Keypair, LogId);
 
     impl Author {
         fn new() -> Self {
             let key = Keypair::generate_ed25519();
-            let peer = peer_to_core(key.public().to_peer_id());
-            Self(key, peer)
+            let author = peer_to_core(key.public().to_peer_id());
+            Self(key, LogId { author, epoch: 0 })
         }
 
         fn place(&self) -> Place<'_> {
-            Place { log: &self.1, epoch: 0, since: 0, before: EntryHash::default() }
+            Place { log: &self.1, since: 0, before: EntryHash::default() }
         }
 
         fn write(&self, count: usize) -> Vec<Entry> {
@@ -216,7 +215,7 @@ mod tests {
         assert_eq!(change(&|items| items[0].0 = vec![0; MAX_ENTRY + 1]), Err(Wrong::Malformed));
         for place in [
             other.place(),
-            Place { epoch: 1, ..author.place() },
+            Place { log: &LogId { epoch: 1, ..author.1 }, ..author.place() },
             Place { since: 1, ..author.place() },
             Place { before: EntryHash([1; 32]), ..author.place() },
         ] {
@@ -230,7 +229,7 @@ mod tests {
     fn an_author_whose_id_holds_no_key_has_no_log() {
         let author = Author::new();
         let hashed = PeerId::from_bytes(&[&[0x12, 0x20][..], &[7; 32]].concat()).unwrap();
-        let place = Place { log: &hashed, ..author.place() };
+        let place = Place { log: &LogId { author: hashed, epoch: 0 }, ..author.place() };
         assert_eq!(check(place, sent(&author.write(1))), Err(Wrong::Forged));
     }
 

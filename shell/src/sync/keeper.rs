@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::channel::{mpsc, oneshot};
-use kinfolk_core::{EntryHash, Head, LogHead, PeerId, SyncError};
+use kinfolk_core::{EntryHash, Head, LogHead, LogId, PeerId, SyncError};
 use libp2p::identity::Keypair;
 
 use super::{
@@ -15,15 +15,12 @@ use super::{
     log::{Entry, Fork, Log, LogError},
 };
 
-/// Logs of all authors, at most: their heads are in memory.
-const MAX_LOGS: usize = 65_536;
-
 /// What it is asked for.
 pub(super) enum Job {
-    Put { entries: Vec<Vec<u8>>, reply: oneshot::Sender<Result<Head, LogError>> },
+    Put { entries: Vec<Vec<u8>>, reply: oneshot::Sender<Result<LogHead, LogError>> },
     Store { sent: Sent, waiting: Waiting, reply: oneshot::Sender<Result<Stored, SyncError>> },
-    Range { log: PeerId, epoch: u64, since: u64, limit: u32, reply: oneshot::Sender<Result<Range, SyncError>> },
-    Read { log: PeerId, epoch: u64, since: u64, limit: u32, reply: oneshot::Sender<Result<Vec<Entry>, LogError>> },
+    Range { log: LogId, since: u64, limit: u32, reply: oneshot::Sender<Result<Range, SyncError>> },
+    Read { log: LogId, since: u64, limit: u32, reply: oneshot::Sender<Result<Vec<Entry>, LogError>> },
     Heads { reply: oneshot::Sender<Result<Vec<LogHead>, LogError>> },
     Forks { reply: oneshot::Sender<Result<Vec<Fork>, LogError>> },
     Close { reply: oneshot::Sender<()> },
@@ -71,8 +68,8 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(own: PeerId, key: Keypair, mut log: Box<dyn Log>, shared: Arc<Shared>) -> Result<Self, LogError> {
-        let epoch = shared.table().heads.get(&own).map_or(0, |head| head.epoch);
-        let forked = log.forks()?.iter().any(|fork| fork.log == own && fork.epoch == epoch);
+        let newest = shared.table().newest(&own).map(|newest| newest.log);
+        let forked = log.forks()?.iter().any(|fork| Some(fork.log) == newest);
         let anew = forked || log.begins_anew()?;
         Ok(Self { own, key, log, shared, anew })
     }
@@ -90,41 +87,38 @@ impl Keeper {
                     self.shared.tell(log);
                 }
             }
-            Job::Range { log, epoch, since, limit, reply } => {
+            Job::Range { log, since, limit, reply } => {
                 if !reply.is_canceled() {
-                    drop(reply.send(self.range(&log, epoch, since, limit)));
+                    drop(reply.send(self.range(&log, since, limit)));
                 }
             }
-            Job::Read { log, epoch, since, limit, reply } => {
-                drop(reply.send(self.log.read(&log, epoch, since, limit, READ_BYTES)));
+            Job::Read { log, since, limit, reply } => {
+                drop(reply.send(self.log.read(&log, since, limit, READ_BYTES)));
             }
             Job::Heads { reply } => drop(reply.send(self.log.heads())),
             Job::Forks { reply } => drop(reply.send(self.log.forks())),
         }
     }
 
-    fn head(&self, log: &PeerId) -> Head {
-        self.shared.table().heads.get(log).copied().unwrap_or_default()
-    }
-
-    fn put(&mut self, data: Vec<Vec<u8>>) -> Result<Head, LogError> {
-        let mut head = self.head(&self.own);
+    fn put(&mut self, data: Vec<Vec<u8>>) -> Result<LogHead, LogError> {
+        let first = LogId { author: self.own, epoch: 0 };
+        let newest = self.shared.table().newest(&self.own);
+        let LogHead { mut log, mut head } = newest.unwrap_or(LogHead { log: first, head: Head::default() });
         if data.is_empty() {
-            return Ok(head);
+            return Ok(LogHead { log, head });
         }
         let anew = self.anew;
         if anew {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            head = Head { epoch: now.max(head.epoch + 1), ..Head::default() };
+            log.epoch = now.max(log.epoch + 1);
+            head = Head::default();
         }
-        if head.epoch > MAX_EPOCH || head.position + data.len() as u64 > MAX_POSITION {
+        if log.epoch > MAX_EPOCH || head.position + data.len() as u64 > MAX_POSITION {
             return Err(LogError::Full("there are no numbers any more".to_owned()));
         }
-        let place = Place { log: &self.own, epoch: head.epoch, since: head.position, before: head.hash };
+        let place = Place { log: &log, since: head.position, before: head.hash };
         let entries = chain::write(place, &self.key, data).map_err(LogError::Failed)?;
-        self.log
-            .append(&self.own, head.epoch, &entries)
-            .inspect_err(|error| tracing::warn!(%error, "nothing was put"))?;
+        self.log.append(&log, &entries).inspect_err(|error| tracing::warn!(%error, "nothing was put"))?;
         if anew {
             self.anew = false;
             if let Err(error) = self.log.begun() {
@@ -132,84 +126,78 @@ impl Keeper {
             }
         }
         if let Some(last) = entries.last() {
-            head = Head { epoch: head.epoch, position: last.position, hash: last.hash };
-            self.shared.grew(self.own, head, true);
+            head = Head { position: last.position, hash: last.hash };
+            self.shared.grew(log, head, true);
         }
-        Ok(head)
+        Ok(LogHead { log, head })
     }
 
     fn store(&mut self, sent: Sent) -> Result<Stored, SyncError> {
-        let Sent { log, epoch, since, before, items } = sent;
-        let mut head = self.head(&log);
-        if epoch < head.epoch {
-            return Err(SyncError::WentBack);
-        }
-        if head == Head::default() && self.shared.table().heads.len() >= MAX_LOGS {
+        let Sent { log, since, before, items } = sent;
+        let known = self.shared.table().heads.get(&log).copied();
+        if known.is_none() && !self.shared.table().has_room_for(&log) {
             return Err(SyncError::LogFull);
         }
-        if epoch > head.epoch {
-            head = Head { epoch, ..Head::default() };
-        }
+        let mut head = known.unwrap_or_default();
         if since > head.position {
             return Err(SyncError::Gap);
         }
-        let entries = chain::check(Place { log: &log, epoch, since, before }, items).map_err(|wrong| match wrong {
+        let entries = chain::check(Place { log: &log, since, before }, items).map_err(|wrong| match wrong {
             Wrong::Malformed => SyncError::Malformed,
             Wrong::Forged => SyncError::Forged,
         })?;
         if since == 0 && before != EntryHash::default() {
             return Err(SyncError::Malformed);
         }
-        if since > 0 && self.own_hash(&log, epoch, since)? != before {
-            return Err(self.forked(Fork { log, epoch, position: since, other: before }, &entries));
+        if since > 0 && self.own_hash(&log, since)? != before {
+            return Err(self.forked(Fork { log, position: since, other: before }, &entries));
         }
         let known = usize::try_from(head.position - since).unwrap_or(usize::MAX).min(entries.len());
-        if let Some(fork) = self.first_other(&log, epoch, since, &entries[..known])? {
+        if let Some(fork) = self.first_other(&log, since, &entries[..known])? {
             let at = usize::try_from(fork.position - since - 1).unwrap_or_default();
             return Err(self.forked(fork, &entries[at..]));
         }
         let new = &entries[known..];
         if let Some(last) = new.last() {
-            self.log.append(&log, epoch, new).map_err(|error| match error {
+            self.log.append(&log, new).map_err(|error| match error {
                 LogError::Full(_) => SyncError::LogFull,
                 LogError::Damaged(_) | LogError::Failed(_) => failed(&error),
             })?;
-            head = Head { epoch, position: last.position, hash: last.hash };
+            head = Head { position: last.position, hash: last.hash };
+            let newest = self.shared.table().newest(&self.own);
+            if log.author == self.own && newest.is_none_or(|newest| newest.log <= log) {
+                // They were lost here, and there may be more of them elsewhere than have come so far.
+                self.anew = true;
+            }
             self.shared.grew(log, head, false);
         }
         Ok(Stored { head, entries: u32::try_from(new.len()).unwrap_or(u32::MAX) })
     }
 
     /// The first of these entries that is another one than ours.
-    fn first_other(
-        &mut self,
-        log: &PeerId,
-        epoch: u64,
-        since: u64,
-        entries: &[Entry],
-    ) -> Result<Option<Fork>, SyncError> {
+    fn first_other(&mut self, log: &LogId, since: u64, entries: &[Entry]) -> Result<Option<Fork>, SyncError> {
         // Hashes are chained: where the last one is the same, all are.
         match entries.last() {
             None => return Ok(None),
-            Some(last) if self.own_hash(log, epoch, last.position)? == last.hash => return Ok(None),
+            Some(last) if self.own_hash(log, last.position)? == last.hash => return Ok(None),
             Some(_) => {}
         }
         let (mut same, mut other) = (since, since + entries.len() as u64);
         while other - same > 1 {
             let middle = same + (other - same) / 2;
             let theirs = usize::try_from(middle - since - 1).ok().and_then(|at| entries.get(at));
-            if theirs.is_some_and(|theirs| self.own_hash(log, epoch, middle).is_ok_and(|ours| ours == theirs.hash)) {
+            if theirs.is_some_and(|theirs| self.own_hash(log, middle).is_ok_and(|ours| ours == theirs.hash)) {
                 same = middle;
             } else {
                 other = middle;
             }
         }
         let theirs = usize::try_from(other - since - 1).ok().and_then(|at| entries.get(at));
-        Ok(theirs.map(|theirs| Fork { log: *log, epoch, position: other, other: theirs.hash }))
+        Ok(theirs.map(|theirs| Fork { log: *log, position: other, other: theirs.hash }))
     }
 
-    fn own_hash(&mut self, log: &PeerId, epoch: u64, position: u64) -> Result<EntryHash, SyncError> {
-        let hash = self.log.hash(log, epoch, position).map_err(|error| failed(&error))?;
+    fn own_hash(&mut self, log: &LogId, position: u64) -> Result<EntryHash, SyncError> {
+        let hash = self.log.hash(log, position).map_err(|error| failed(&error))?;
         hash.ok_or_else(|| failed(&LogError::Damaged(format!("entry {position} of {log} is missing"))))
     }
 
@@ -217,7 +205,8 @@ impl Keeper {
         if let Err(error) = self.log.keep_apart(&fork, entries) {
             tracing::warn!(%error, "the other branch of a fork is not kept");
         }
-        if fork.log == self.own && !self.anew {
+        let newest = self.shared.table().newest(&self.own);
+        if newest.is_some_and(|newest| newest.log == fork.log) && !self.anew {
             tracing::warn!(
                 position = fork.position,
                 "entries of this node's own log are elsewhere that are not here, as after restoring a backup; its next \
@@ -228,20 +217,20 @@ impl Keeper {
         SyncError::Forked { position: fork.position }
     }
 
-    fn range(&mut self, log: &PeerId, epoch: u64, since: u64, limit: u32) -> Result<Range, SyncError> {
-        if epoch > MAX_EPOCH || since > MAX_POSITION {
+    fn range(&mut self, log: &LogId, since: u64, limit: u32) -> Result<Range, SyncError> {
+        if log.epoch > MAX_EPOCH || since > MAX_POSITION {
             return Err(SyncError::NotThere);
         }
         let before = match since {
             0 => EntryHash::default(),
-            _ => self.log.hash(log, epoch, since).map_err(|error| failed(&error))?.ok_or(SyncError::NotThere)?,
+            _ => self.log.hash(log, since).map_err(|error| failed(&error))?.ok_or(SyncError::NotThere)?,
         };
         // A range ends in a signature, which may come after the limit.
         let block = BLOCK as u32;
         let wanted = limit.clamp(1, MAX_READ);
         let bytes = READ_BYTES.max(chain::BLOCK_BYTES + chain::MAX_ENTRY);
-        let mut entries = self.log.read(log, epoch, since, wanted.max(block), bytes).map_err(|error| failed(&error))?;
-        if !chain::holds(Place { log, epoch, since, before }, &entries) {
+        let mut entries = self.log.read(log, since, wanted.max(block), bytes).map_err(|error| failed(&error))?;
+        if !chain::holds(Place { log, since, before }, &entries) {
             return Err(failed(&LogError::Damaged(format!("entries of {log} after {since} have changed"))));
         }
         let signed = |(at, entry): (usize, &Entry)| entry.signature.is_some().then_some(at + 1);
@@ -251,7 +240,7 @@ impl Keeper {
         entries.truncate(end.ok_or(SyncError::NotThere)?);
         let has_more = entries.len() < read || {
             let last = since + entries.len() as u64;
-            !self.log.read(log, epoch, last, 1, 1).map_err(|error| failed(&error))?.is_empty()
+            !self.log.read(log, last, 1, 1).map_err(|error| failed(&error))?.is_empty()
         };
         Ok(Range { before, entries, has_more })
     }

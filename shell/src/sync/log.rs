@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kinfolk_core::{EntryHash, LogHead, PeerId};
+use kinfolk_core::{EntryHash, LogHead, LogId};
 
 /// An entry of a log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,10 +20,8 @@ pub struct Entry {
 /// An author has signed two different entries with the same number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fork {
-    /// The author.
-    pub log: PeerId,
-    /// The epoch.
-    pub epoch: u64,
+    /// Which log.
+    pub log: LogId,
     /// The number that both have.
     pub position: u64,
     /// The hash of the entry that is not in the log.
@@ -44,13 +42,13 @@ pub enum LogError {
     Failed(String),
 }
 
-/// A store of logs: one for each author and epoch. Kinfolk's own is [`SqliteLog`](super::sqlite::SqliteLog).
+/// A store of logs. Kinfolk's own is [`SqliteLog`](super::sqlite::SqliteLog).
 ///
 /// Everything that comes in here was checked: it hangs together, and its author has signed it. All calls come from one
 /// thread, and may block it. After a call that has written returns, a power cut must not undo it: others are told at once,
 /// and a log that goes back is not believed.
 pub trait Log: Send + 'static {
-    /// How far each log goes: one for each author and epoch.
+    /// How far each log goes.
     ///
     /// # Errors
     /// When it can't be read; so with the following.
@@ -60,19 +58,19 @@ pub trait Log: Send + 'static {
     ///
     /// # Errors
     /// See [`Log::heads`].
-    fn hash(&mut self, log: &PeerId, epoch: u64, position: u64) -> Result<Option<EntryHash>, LogError>;
+    fn hash(&mut self, log: &LogId, position: u64) -> Result<Option<EntryHash>, LogError>;
 
     /// The entries after `since`: at most `limit`, and no more once their data is `bytes` long.
     ///
     /// # Errors
     /// See [`Log::heads`].
-    fn read(&mut self, log: &PeerId, epoch: u64, since: u64, limit: u32, bytes: usize) -> Result<Vec<Entry>, LogError>;
+    fn read(&mut self, log: &LogId, since: u64, limit: u32, bytes: usize) -> Result<Vec<Entry>, LogError>;
 
     /// Adds entries, all or none; the first one follows the last that is there.
     ///
     /// # Errors
     /// When they are not stored. They will be offered again.
-    fn append(&mut self, log: &PeerId, epoch: u64, entries: &[Entry]) -> Result<(), LogError>;
+    fn append(&mut self, log: &LogId, entries: &[Entry]) -> Result<(), LogError>;
 
     /// Keeps the other branch of a fork apart, as a proof: entries from another branch than the log's, in order, the last
     /// one signed. How many are kept is the store's business.
@@ -81,7 +79,7 @@ pub trait Log: Send + 'static {
     /// When they are not stored.
     fn keep_apart(&mut self, fork: &Fork, entries: &[Entry]) -> Result<(), LogError>;
 
-    /// The forks that are known: one for each author and epoch.
+    /// The forks that are known: one for each log.
     ///
     /// # Errors
     /// See [`Log::heads`].

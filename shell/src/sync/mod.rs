@@ -28,7 +28,7 @@ use std::{
 
 use aws_lc_rs::digest::{self, SHA256};
 use futures::channel::oneshot;
-use kinfolk_core::{EntryHash, Event, Head, LogHead, PeerId, SyncError};
+use kinfolk_core::{EntryHash, Event, Head, LogHead, LogId, MAX_EPOCHS, PeerId, SyncError};
 use libp2p::identity::Keypair;
 
 pub use chain::MAX_ENTRY;
@@ -59,6 +59,9 @@ pub(crate) const FRAME: usize = 64;
 
 /// Changes that a [`Feed`] of [`Logs::grown`] keeps for a slow reader.
 const MAX_GROWN: usize = 1_024;
+
+/// Logs at most: their heads are in memory.
+const MAX_LOGS: usize = 65_536;
 
 /// So many ranges that wait are too many, and so few are few again.
 const MANY: usize = 8;
@@ -115,8 +118,7 @@ pub(crate) struct Range {
 /// A range that somebody sent, not checked yet.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    pub(crate) log: PeerId,
-    pub(crate) epoch: u64,
+    pub(crate) log: LogId,
     pub(crate) since: u64,
     pub(crate) before: EntryHash,
     /// Data and signatures.
@@ -141,11 +143,11 @@ struct Shared {
 /// What is known without the disk.
 #[derive(Default)]
 struct Table {
-    /// How far each log goes, in its highest epoch.
-    heads: BTreeMap<PeerId, Head>,
+    /// How far each log goes: of each author, the [`MAX_EPOCHS`] newest.
+    heads: BTreeMap<LogId, Head>,
     digest: Option<EntryHash>,
     /// Logs of whose growth the core has not heard.
-    untold: BTreeSet<PeerId>,
+    untold: BTreeSet<LogId>,
     /// The core has heard of all that were there at the start.
     begun: bool,
     busy: bool,
@@ -163,10 +165,7 @@ impl Logs {
         let own = peer_to_core(key.public().to_peer_id());
         let mut table = Table::default();
         for LogHead { log, head } in log.heads()? {
-            let known = table.heads.entry(log).or_default();
-            if head.reach() > known.reach() {
-                *known = head;
-            }
+            table.set(log, head);
         }
         table.untold = table.heads.keys().copied().collect();
         let shared = Arc::new(Shared { table: Mutex::new(table), waiting: AtomicUsize::new(0) });
@@ -186,7 +185,7 @@ impl Logs {
     ///
     /// # Errors
     /// When an entry is longer than [`MAX_ENTRY`], they are too many, or the store can't write.
-    pub async fn put(&self, entries: Vec<Vec<u8>>) -> Result<Head, PutError> {
+    pub async fn put(&self, entries: Vec<Vec<u8>>) -> Result<LogHead, PutError> {
         if let Some(long) = entries.iter().map(Vec::len).find(|length| *length > MAX_ENTRY) {
             return Err(PutError::TooLong(long));
         }
@@ -201,17 +200,17 @@ impl Logs {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn entries(&self, log: PeerId, epoch: u64, since: u64, limit: u32) -> Result<Vec<Entry>, ReadError> {
+    pub async fn entries(&self, log: LogId, since: u64, limit: u32) -> Result<Vec<Entry>, ReadError> {
         let limit = limit.min(MAX_READ);
-        Ok(self.wait(|reply| Job::Read { log, epoch, since, limit, reply }).await??)
+        Ok(self.wait(|reply| Job::Read { log, since, limit, reply }).await??)
     }
 
-    /// How far each log goes, in its highest epoch; by author.
+    /// How far each log goes, by author and epoch: of each author, the newest [`MAX_EPOCHS`], which are exchanged.
     pub fn heads(&self) -> Vec<LogHead> {
         self.table().heads.iter().map(|(log, head)| LogHead { log: *log, head: *head }).collect()
     }
 
-    /// How far each log goes, in all its epochs.
+    /// How far each log goes, however many an author has.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -243,15 +242,15 @@ impl Logs {
     }
 
     /// How far one log goes.
-    pub(crate) fn head(&self, log: &PeerId) -> Head {
+    pub(crate) fn head(&self, log: &LogId) -> Head {
         self.table().heads.get(log).copied().unwrap_or_default()
     }
 
-    /// The heads of the logs after one, by author, at most `limit`; and whether there are more.
-    pub(crate) fn heads_after(&self, after: Option<&PeerId>, limit: usize) -> (Vec<LogHead>, bool) {
+    /// The heads of the logs after one, by author and epoch, at most `limit`; and whether there are more.
+    pub(crate) fn heads_after(&self, after: Option<&LogId>, limit: usize) -> (Vec<LogHead>, bool) {
         let table = self.table();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut heads = table.heads.range::<PeerId, _>((from, Bound::Unbounded));
+        let mut heads = table.heads.range::<LogId, _>((from, Bound::Unbounded));
         let page = heads.by_ref().take(limit).map(|(log, head)| LogHead { log: *log, head: *head }).collect();
         (page, heads.next().is_some())
     }
@@ -264,8 +263,8 @@ impl Logs {
         }
         let mut context = digest::Context::new(&SHA256);
         for (log, head) in &table.heads {
-            context.update(log.as_bytes());
-            context.update(&head.epoch.to_be_bytes());
+            context.update(log.author.as_bytes());
+            context.update(&log.epoch.to_be_bytes());
             context.update(&head.position.to_be_bytes());
             context.update(&head.hash.0);
         }
@@ -276,8 +275,8 @@ impl Logs {
     }
 
     /// A range for somebody else.
-    pub(crate) async fn range(&self, log: PeerId, epoch: u64, since: u64, limit: u32) -> Result<Range, SyncError> {
-        let range = self.wait(|reply| Job::Range { log, epoch, since, limit, reply }).await;
+    pub(crate) async fn range(&self, log: LogId, since: u64, limit: u32) -> Result<Range, SyncError> {
+        let range = self.wait(|reply| Job::Range { log, since, limit, reply }).await;
         range.unwrap_or(Err(SyncError::StoreFailed))
     }
 
@@ -302,7 +301,7 @@ impl Logs {
         let rest = table.untold.iter().nth(FRAME).copied();
         let rest = rest.map(|first| table.untold.split_off(&first)).unwrap_or_default();
         let frame = mem::replace(&mut table.untold, rest);
-        let head = |log: PeerId| table.heads.get(&log).map(|head| LogHead { log, head: *head });
+        let head = |log: LogId| table.heads.get(&log).map(|head| LogHead { log, head: *head });
         let heads = frame.into_iter().filter_map(head).collect();
         let last = table.begun || table.untold.is_empty();
         table.begun |= last;
@@ -327,10 +326,9 @@ impl Shared {
     }
 
     /// A log has grown. Whether the core has to hear of it: it does where nobody else tells it.
-    fn grew(&self, log: PeerId, head: Head, tell: bool) {
+    fn grew(&self, log: LogId, head: Head, tell: bool) {
         let mut table = self.table();
-        table.heads.insert(log, head);
-        table.digest = None;
+        table.set(log, head);
         table.grown.retain(|feeder| feeder.feed(LogHead { log, head }));
         if tell {
             table.untold.insert(log);
@@ -339,7 +337,7 @@ impl Shared {
     }
 
     /// The core has to hear how far a log goes.
-    fn tell(&self, log: PeerId) {
+    fn tell(&self, log: LogId) {
         let mut table = self.table();
         table.untold.insert(log);
         table.wake();
@@ -375,6 +373,31 @@ impl Drop for Waiting {
 }
 
 impl Table {
+    fn of(&self, author: &PeerId) -> impl DoubleEndedIterator<Item = LogHead> {
+        let epoch = |epoch| LogId { author: *author, epoch };
+        self.heads.range(epoch(0)..=epoch(u64::MAX)).map(|(log, head)| LogHead { log: *log, head: *head })
+    }
+
+    /// An author's log of the highest epoch.
+    fn newest(&self, author: &PeerId) -> Option<LogHead> {
+        self.of(author).next_back()
+    }
+
+    fn has_room_for(&self, new: &LogId) -> bool {
+        let retired = self.of(&new.author).rev().nth(MAX_EPOCHS - 1).is_some_and(|oldest| *new < oldest.log);
+        !retired && self.heads.len() < MAX_LOGS
+    }
+
+    fn set(&mut self, log: LogId, head: Head) {
+        self.heads.insert(log, head);
+        self.digest = None;
+        let retired = self.of(&log.author).rev().nth(MAX_EPOCHS).map(|retired| retired.log);
+        if let Some(retired) = retired {
+            self.heads.remove(&retired);
+            self.untold.remove(&retired);
+        }
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

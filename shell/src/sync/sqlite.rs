@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kinfolk_core::{EntryHash, Head, LogHead, PeerId};
+use kinfolk_core::{EntryHash, Head, LogHead, LogId, PeerId};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::log::{Entry, Fork, Log, LogError};
@@ -158,10 +158,10 @@ impl SqliteLog {
         made().map_err(|source| StoreError::Sql { what: WHAT, path: PathBuf::from("in memory"), source })
     }
 
-    fn id(&self, log: &PeerId, epoch: u64) -> rusqlite::Result<Option<i64>> {
+    fn id(&self, log: &LogId) -> rusqlite::Result<Option<i64>> {
         self.connection
             .prepare_cached("SELECT id FROM logs WHERE author = ?1 AND epoch = ?2")?
-            .query_row(params![log.as_bytes(), number(epoch)], |row| row.get(0))
+            .query_row(params![log.author.as_bytes(), number(log.epoch)], |row| row.get(0))
             .optional()
     }
 
@@ -190,17 +190,17 @@ impl Log for SqliteLog {
         let heads = || -> rusqlite::Result<Vec<LogHead>> {
             let mut logs = self.connection.prepare_cached("SELECT author, epoch, position, hash FROM logs")?;
             let heads = logs.query_map([], |row| {
-                let head = Head { epoch: count(row, 1)?, position: count(row, 2)?, hash: EntryHash(row.get(3)?) };
-                Ok(author(row)?.map(|log| LogHead { log, head }))
+                let head = Head { position: count(row, 2)?, hash: EntryHash(row.get(3)?) };
+                Ok(log_id(row)?.map(|log| LogHead { log, head }))
             })?;
             heads.filter_map(Result::transpose).collect()
         };
         heads().map_err(failed)
     }
 
-    fn hash(&mut self, log: &PeerId, epoch: u64, position: u64) -> Result<Option<EntryHash>, LogError> {
+    fn hash(&mut self, log: &LogId, position: u64) -> Result<Option<EntryHash>, LogError> {
         let hash = || -> rusqlite::Result<Option<EntryHash>> {
-            let Some(id) = self.id(log, epoch)? else { return Ok(None) };
+            let Some(id) = self.id(log)? else { return Ok(None) };
             self.connection
                 .prepare_cached("SELECT hash FROM entries WHERE id = ?1")?
                 .query_row([row_of(id, position)], |row| row.get(0).map(EntryHash))
@@ -209,27 +209,27 @@ impl Log for SqliteLog {
         hash().map_err(failed)
     }
 
-    fn read(&mut self, log: &PeerId, epoch: u64, since: u64, limit: u32, bytes: usize) -> Result<Vec<Entry>, LogError> {
-        let read = || match self.id(log, epoch)? {
+    fn read(&mut self, log: &LogId, since: u64, limit: u32, bytes: usize) -> Result<Vec<Entry>, LogError> {
+        let read = || match self.id(log)? {
             Some(id) => self.read_rows(id, since, limit, bytes),
             None => Ok(vec![]),
         };
         read().map_err(failed)
     }
 
-    fn append(&mut self, log: &PeerId, epoch: u64, entries: &[Entry]) -> Result<(), LogError> {
+    fn append(&mut self, log: &LogId, entries: &[Entry]) -> Result<(), LogError> {
         let Some(last) = entries.last() else { return Ok(()) };
         let bytes = entries.iter().map(|entry| entry.data.len() as u64 + ENTRY_BYTES).sum();
-        let room = self.room.as_mut().filter(|room| room.own != *log);
+        let room = self.room.as_mut().filter(|room| room.own != log.author);
         let transaction = self.connection.transaction().map_err(failed)?;
         if let Some(room) = &room {
-            let held = held(&transaction, log)?;
+            let held = held(&transaction, &log.author)?;
             let free = room.bytes.saturating_sub(room.taken);
             if held + bytes > free {
-                return Err(LogError::Full(format!("{log} has {held} bytes, and {free} are free")));
+                return Err(LogError::Full(format!("{} has {held} bytes, and {free} are free", log.author)));
             }
         }
-        let id = begin_log(&transaction, log, epoch)?;
+        let id = begin_log(&transaction, log)?;
         let append = || -> rusqlite::Result<()> {
             let mut insert = transaction
                 .prepare_cached("INSERT INTO entries (id, hash, signature, data) VALUES (?1, ?2, ?3, ?4)")?;
@@ -249,22 +249,22 @@ impl Log for SqliteLog {
     }
 
     fn keep_apart(&mut self, fork: &Fork, entries: &[Entry]) -> Result<(), LogError> {
-        let Fork { log, epoch, position, other } = fork;
-        let (log, epoch) = (log.as_bytes(), number(*epoch));
+        let Fork { log, position, other } = fork;
+        let (author, epoch) = (log.author.as_bytes(), number(log.epoch));
         let mut keep = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction()?;
             transaction.execute(
                 "INSERT INTO forks VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT DO UPDATE SET position = excluded.position, other = excluded.other
                  WHERE excluded.position < position",
-                params![log, epoch, number(*position), other.0],
+                params![author, epoch, number(*position), other.0],
             )?;
             let kept: u32 =
-                transaction.query_row("SELECT count(*) FROM apart WHERE author = ?1", [log], |row| row.get(0))?;
+                transaction.query_row("SELECT count(*) FROM apart WHERE author = ?1", [author], |row| row.get(0))?;
             let mut insert = transaction.prepare("INSERT OR IGNORE INTO apart VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
             for entry in entries.iter().take(MAX_APART.saturating_sub(kept) as usize) {
                 let Entry { position, hash, signature, data } = entry;
-                insert.execute(params![log, epoch, number(*position), hash.0, signature, data])?;
+                insert.execute(params![author, epoch, number(*position), hash.0, signature, data])?;
             }
             drop(insert);
             transaction.commit()
@@ -276,8 +276,8 @@ impl Log for SqliteLog {
         let forks = || -> rusqlite::Result<Vec<Fork>> {
             let mut forks = self.connection.prepare("SELECT author, epoch, position, other FROM forks")?;
             let forks = forks.query_map([], |row| {
-                let (epoch, position, other) = (count(row, 1)?, count(row, 2)?, EntryHash(row.get(3)?));
-                Ok(author(row)?.map(|log| Fork { log, epoch, position, other }))
+                let (position, other) = (count(row, 2)?, EntryHash(row.get(3)?));
+                Ok(log_id(row)?.map(|log| Fork { log, position, other }))
             })?;
             forks.filter_map(Result::transpose).collect()
         };
@@ -294,24 +294,25 @@ impl Log for SqliteLog {
 }
 
 /// Bytes of an author's logs.
-fn held(transaction: &Transaction<'_>, log: &PeerId) -> Result<u64, LogError> {
+fn held(transaction: &Transaction<'_>, author: &PeerId) -> Result<u64, LogError> {
     transaction
         .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM logs WHERE author = ?1")
-        .and_then(|mut held| held.query_row([log.as_bytes()], |row| count(row, 0)))
+        .and_then(|mut held| held.query_row([author.as_bytes()], |row| count(row, 0)))
         .map_err(failed)
 }
 
 /// The number of a log, which is made if it is not there.
-fn begin_log(transaction: &Transaction<'_>, log: &PeerId, epoch: u64) -> Result<i64, LogError> {
+fn begin_log(transaction: &Transaction<'_>, log: &LogId) -> Result<i64, LogError> {
+    let (author, epoch) = (log.author.as_bytes(), number(log.epoch));
     let known = transaction
         .prepare_cached("SELECT id FROM logs WHERE author = ?1 AND epoch = ?2")
-        .and_then(|mut id| id.query_row(params![log.as_bytes(), number(epoch)], |row| row.get(0)).optional())
+        .and_then(|mut id| id.query_row(params![author, epoch], |row| row.get(0)).optional())
         .map_err(failed)?;
     if let Some(id) = known {
         return Ok(id);
     }
     transaction
-        .execute("INSERT INTO logs VALUES (NULL, ?1, ?2, 0, zeroblob(32), 0)", params![log.as_bytes(), number(epoch)])
+        .execute("INSERT INTO logs VALUES (NULL, ?1, ?2, 0, zeroblob(32), 0)", params![author, epoch])
         .map_err(failed)?;
     let id = transaction.last_insert_rowid();
     if id > MAX_LOGS { Err(LogError::Full(format!("it has {MAX_LOGS} logs"))) } else { Ok(id) }
@@ -330,9 +331,11 @@ fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or_default())
 }
 
-/// `None`: no id; such rows are passed over.
-fn author(row: &Row<'_>) -> rusqlite::Result<Option<PeerId>> {
-    row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from).map(|id| PeerId::from_bytes(id).ok())
+/// From the first two columns. `None`: the author is no id; such rows are passed over.
+fn log_id(row: &Row<'_>) -> rusqlite::Result<Option<LogId>> {
+    let author = PeerId::from_bytes(row.get_ref(0)?.as_blob()?).ok();
+    let epoch = count(row, 1)?;
+    Ok(author.map(|author| LogId { author, epoch }))
 }
 
 fn open(path: &Path) -> Result<Connection, StoreError> {

@@ -30,20 +30,33 @@ fn on_disk(key: &Keypair, folder: &Path, new: bool) -> Node {
 }
 
 impl Node {
-    fn put(&self, entries: std::ops::Range<u32>) -> Head {
+    fn put(&self, entries: std::ops::Range<u32>) -> LogHead {
         block_on(self.logs.put(entries.map(|at| at.to_string().into_bytes()).collect())).unwrap()
     }
 
-    fn head(&self, of: &Self) -> Head {
-        self.logs.head(&of.logs.own)
+    /// A log of this node.
+    fn log(&self, epoch: u64) -> LogId {
+        LogId { author: self.logs.own, epoch }
     }
 
-    /// Fetches a range of the log of `of` from `from`.
+    /// How far the newest log of `of` goes here.
+    fn head(&self, of: &Self) -> Head {
+        self.newest(of).head
+    }
+
+    fn newest(&self, of: &Self) -> LogHead {
+        let newest = self.logs.heads().into_iter().rfind(|head| head.log.author == of.logs.own);
+        newest.unwrap_or(LogHead { log: of.log(0), head: Head::default() })
+    }
+
+    /// Fetches a range of the newest log of `of` from `from`.
     fn fetch(&self, from: &Self, of: &Self, since: u64, limit: u32) -> Result<Stored, SyncError> {
-        let log = of.logs.own;
-        let epoch = from.head(of).epoch;
-        let range = block_on(from.logs.range(log, epoch, since, limit))?;
-        block_on(self.logs.store(sent(log, epoch, since, range)))
+        self.fetch_of(from, from.newest(of).log, since, limit)
+    }
+
+    fn fetch_of(&self, from: &Self, log: LogId, since: u64, limit: u32) -> Result<Stored, SyncError> {
+        let range = block_on(from.logs.range(log, since, limit))?;
+        block_on(self.logs.store(sent(log, since, range)))
     }
 
     fn events(&self) -> Vec<Event> {
@@ -56,8 +69,8 @@ impl Node {
     }
 
     fn data(&self, of: &Self) -> Vec<String> {
-        let head = self.head(of);
-        let entries = block_on(self.logs.entries(of.logs.own, head.epoch, 0, u32::MAX)).unwrap();
+        let log = self.newest(of).log;
+        let entries = block_on(self.logs.entries(log, 0, u32::MAX)).unwrap();
         entries.into_iter().map(|entry| String::from_utf8(entry.data).unwrap()).collect()
     }
 
@@ -67,15 +80,15 @@ impl Node {
     }
 }
 
-fn sent(log: PeerId, epoch: u64, since: u64, range: Range) -> Sent {
+fn sent(log: LogId, since: u64, range: Range) -> Sent {
     let items = range.entries.into_iter().map(|entry| (entry.data, entry.signature)).collect();
-    Sent { log, epoch, since, before: range.before, items }
+    Sent { log, since, before: range.before, items }
 }
 
 #[test]
 fn ranges_carry_a_log_from_node_to_node() {
     let (ada, bob, eve) = (in_memory(), in_memory(), in_memory());
-    assert_eq!(ada.put(0..100).position, 100);
+    assert_eq!(ada.put(0..100).head.position, 100);
     ada.put(100..150);
     // The third one has it from the second, to whom only some signatures came.
     let first = bob.fetch(&ada, &ada, 0, 70).unwrap();
@@ -90,10 +103,10 @@ fn ranges_carry_a_log_from_node_to_node() {
 fn a_limit_below_the_next_signature_gives_a_whole_block() {
     let (ada, bob) = (in_memory(), in_memory());
     ada.put(0..200);
-    let range = block_on(ada.logs.range(ada.logs.own, 0, 10, 1)).unwrap();
+    let range = block_on(ada.logs.range(ada.log(0), 10, 1)).unwrap();
     assert_eq!((range.entries.len(), range.has_more), (54, true));
     assert_eq!(bob.fetch(&ada, &ada, 0, 1).unwrap().head.position, 64);
-    let end = block_on(ada.logs.range(ada.logs.own, 0, 128, 1_000)).unwrap();
+    let end = block_on(ada.logs.range(ada.log(0), 128, 1_000)).unwrap();
     assert_eq!((end.entries.len(), end.has_more), (72, false));
 }
 
@@ -113,32 +126,32 @@ fn a_range_that_leaves_something_out_is_refused() {
     let (ada, bob) = (in_memory(), in_memory());
     ada.put(0..200);
     assert_eq!(bob.fetch(&ada, &ada, 64, 100), Err(SyncError::Gap));
-    assert_eq!(block_on(ada.logs.range(ada.logs.own, 0, 201, 1)), Err(SyncError::NotThere));
-    assert_eq!(block_on(ada.logs.range(bob.logs.own, 0, 0, 1)), Err(SyncError::NotThere));
-    assert_eq!(block_on(ada.logs.range(ada.logs.own, 0, u64::MAX, 1)), Err(SyncError::NotThere));
+    assert_eq!(block_on(ada.logs.range(ada.log(0), 201, 1)), Err(SyncError::NotThere));
+    assert_eq!(block_on(ada.logs.range(bob.log(0), 0, 1)), Err(SyncError::NotThere));
+    assert_eq!(block_on(ada.logs.range(ada.log(0), u64::MAX, 1)), Err(SyncError::NotThere));
 }
 
 #[test]
 fn forged_entries_change_nothing() {
     let (ada, bob) = (in_memory(), in_memory());
     ada.put(0..10);
-    let range = || block_on(ada.logs.range(ada.logs.own, 0, 0, 10)).unwrap();
+    let range = || block_on(ada.logs.range(ada.log(0), 0, 10)).unwrap();
     let store = |sent| block_on(bob.logs.store(sent));
-    let mut changed = sent(ada.logs.own, 0, 0, range());
+    let mut changed = sent(ada.log(0), 0, range());
     changed.items[4].0.push(b'!');
     assert_eq!(store(changed), Err(SyncError::Forged));
-    assert_eq!(store(sent(bob.logs.own, 0, 0, range())), Err(SyncError::Forged));
-    let mut elsewhere = sent(ada.logs.own, 0, 0, range());
+    assert_eq!(store(sent(bob.log(0), 0, range())), Err(SyncError::Forged));
+    let mut elsewhere = sent(ada.log(0), 0, range());
     elsewhere.before = EntryHash([1; 32]);
     assert_eq!(store(elsewhere), Err(SyncError::Forged));
-    let mut none = sent(ada.logs.own, 0, 0, range());
+    let mut none = sent(ada.log(0), 0, range());
     none.items.clear();
     assert_eq!(store(none), Err(SyncError::Malformed));
     // A first entry that names one before it, signed by its author all the same: it could not be handed on.
     let before = EntryHash([1; 32]);
-    let place = chain::Place { log: &ada.logs.own, epoch: 0, since: 0, before };
+    let place = chain::Place { log: &ada.log(0), since: 0, before };
     let entries = chain::write(place, &ada.key, vec![vec![7]]).unwrap();
-    assert_eq!(store(sent(ada.logs.own, 0, 0, Range { before, entries, has_more: false })), Err(SyncError::Malformed));
+    assert_eq!(store(sent(ada.log(0), 0, Range { before, entries, has_more: false })), Err(SyncError::Malformed));
     assert_eq!(bob.head(&ada), Head::default());
     assert!(bob.fetch(&ada, &ada, 0, 10).is_ok());
 }
@@ -149,15 +162,14 @@ fn a_fork_is_proven_and_kept_apart() {
         let (ada, bob) = (in_memory(), in_memory());
         ada.put(0..5);
         let twin = ada.twin();
-        twin.fetch(&ada, &ada, 0, 5).unwrap();
+        twin.put(0..5);
         ada.put(5..20);
         twin.put(100..100 + theirs);
         bob.fetch(&ada, &ada, 0, 100).unwrap();
 
         // The whole range, and one that begins after the place where they part.
-        let fork = |position, other| Fork { log: ada.logs.own, epoch: 0, position, other };
-        let other =
-            |position: u64| block_on(twin.logs.entries(ada.logs.own, 0, position - 1, 1)).unwrap().remove(0).hash;
+        let fork = |position, other| Fork { log: ada.log(0), position, other };
+        let other = |position: u64| block_on(twin.logs.entries(ada.log(0), position - 1, 1)).unwrap().remove(0).hash;
         assert_eq!(bob.fetch(&twin, &ada, 8, 100), Err(SyncError::Forked { position: 8 }));
         assert_eq!(block_on(bob.logs.forks()).unwrap(), [fork(8, other(8))]);
         assert_eq!(bob.fetch(&twin, &ada, 0, 100), Err(SyncError::Forked { position: 6 }));
@@ -177,19 +189,58 @@ fn an_author_whose_log_forked_begins_anew() {
     ada.put(0..5);
     twin.put(7..9);
     assert_eq!(ada.fetch(&twin, &ada, 0, 9), Err(SyncError::Forked { position: 1 }));
-    let head = ada.put(20..22);
-    assert!(head.epoch > 1_000_000_000 && head.position == 2, "{head:?}");
-    bob.fetch(&twin, &ada, 0, 9).unwrap();
-    // The new epoch counts for more; what was there of the old one can still be read.
+    let LogHead { log, head } = ada.put(20..22);
+    assert!(log.epoch > 1_000_000_000 && head.position == 2, "{log} {head:?}");
     assert_eq!(bob.fetch(&ada, &ada, 0, 9).unwrap().head, head);
+    // The old one is a log like any other, and comes later as well.
+    assert_eq!(bob.fetch_of(&ada, ada.log(0), 0, 9).unwrap().entries, 5);
+    assert_eq!(bob.fetch_of(&twin, ada.log(0), 0, 9), Err(SyncError::Forked { position: 1 }));
     assert_eq!(bob.data(&ada), ["20", "21"]);
-    assert_eq!(block_on(bob.logs.entries(ada.logs.own, 0, 0, 9)).unwrap().len(), 2);
-    assert_eq!(block_on(bob.logs.all_heads()).unwrap().len(), 2);
-    // And never goes back.
-    let old = block_on(twin.logs.range(ada.logs.own, 0, 0, 9)).unwrap();
-    assert_eq!(block_on(bob.logs.store(sent(ada.logs.own, 0, 0, old))), Err(SyncError::WentBack));
-    // Once only.
-    assert_eq!(ada.put(30..31).position, 3);
+    assert_eq!(bob.logs.heads(), ada.logs.heads());
+    assert_eq!(bob.logs.digest(), ada.logs.digest());
+    // Once only, also when the fork of the old one is seen again.
+    assert_eq!(ada.fetch_of(&twin, ada.log(0), 0, 9), Err(SyncError::Forked { position: 1 }));
+    assert_eq!(ada.put(30..31).head.position, 3);
+}
+
+#[test]
+fn an_author_whose_entries_come_back_from_others_begins_anew() {
+    let (ada, bob) = (in_memory(), in_memory());
+    ada.put(0..200);
+    bob.fetch(&ada, &ada, 0, 4_096).unwrap();
+    let restored = ada.twin();
+    restored.put(0..10);
+    assert_eq!(restored.fetch(&bob, &ada, 10, 1).unwrap().head.position, 64);
+    let head = restored.put(300..301);
+    assert!(head.log.epoch > 0 && head.head.position == 1, "there are more of the old ones elsewhere: {head}");
+    restored.fetch_of(&bob, ada.log(0), 64, 4_096).unwrap();
+    assert_eq!(restored.logs.head(&ada.log(0)), ada.head(&ada));
+    assert_eq!(restored.put(301..302).head.position, 2);
+}
+
+#[test]
+fn of_an_author_the_newest_epochs_are_exchanged_and_older_ones_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ada, key) = (in_memory(), Keypair::generate_ed25519());
+    let open = || on_disk(&key, folder.path(), true);
+    let bob = open();
+    let write = |epoch| {
+        let place = chain::Place { log: &ada.log(epoch), since: 0, before: EntryHash::default() };
+        let entries = chain::write(place, &ada.key, vec![vec![7]]).unwrap();
+        block_on(bob.logs.store(sent(ada.log(epoch), 0, Range { before: place.before, entries, has_more: false })))
+    };
+    let epochs = |heads: Vec<LogHead>| heads.iter().map(|head| head.log.epoch).collect::<Vec<_>>();
+    for epoch in (0..40).step_by(2) {
+        write(epoch).unwrap();
+    }
+    let newest: Vec<u64> = (8..40).step_by(2).collect();
+    assert_eq!(newest.len(), MAX_EPOCHS);
+    assert_eq!(epochs(bob.logs.heads()), newest);
+    assert_eq!(write(7), Err(SyncError::LogFull), "older than all of these");
+    assert_eq!(block_on(bob.logs.all_heads()).unwrap().len(), 20);
+    assert_eq!(block_on(bob.logs.entries(ada.log(0), 0, 9)).unwrap().len(), 1);
+    block_on(bob.logs.close());
+    assert_eq!(epochs(open().logs.heads()), newest, "the same after a restart");
 }
 
 #[test]
@@ -201,9 +252,9 @@ fn what_was_put_is_there_after_a_restart() {
     block_on(ada.logs.close());
     assert!(matches!(block_on(ada.logs.put(vec![vec![1]])), Err(PutError::Gone(_))));
     let ada = on_disk(&key, folder.path(), false);
-    assert_eq!(ada.head(&ada), head);
+    assert_eq!(ada.newest(&ada), head);
     let again = ada.put(100..101);
-    assert_eq!((again.epoch, again.position), (0, 101));
+    assert_eq!((again.log, again.head.position), (ada.log(0), 101));
     assert_eq!(ada.data(&ada).len(), 101);
 }
 
@@ -216,8 +267,8 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
     let logs = ada.logs.clone();
     let writer = thread::spawn(move || {
         for at in 0..200_u32 {
-            let head = block_on(logs.put(vec![at.to_string().into_bytes(); 3])).unwrap();
-            sender.send(head).unwrap();
+            let put = block_on(logs.put(vec![at.to_string().into_bytes(); 3])).unwrap();
+            sender.send(put.head).unwrap();
         }
     });
     // The files as a process would find them that starts now, while the other one goes on writing.
@@ -267,18 +318,19 @@ fn a_damaged_store_is_set_aside_and_the_log_begins_anew() {
     assert_eq!(ada.fetch(&bob, &ada, 0, 4_096).unwrap().entries, 2_000);
     block_on(ada.logs.close());
     let ada = on_disk(&key, folder.path(), false);
-    let head = ada.put(0..1);
-    assert!(head.epoch > 0 && head.position == 1);
+    let LogHead { log, head } = ada.put(0..1);
+    assert!(log.epoch > 0 && head.position == 1);
     block_on(ada.logs.close());
     let ada = on_disk(&key, folder.path(), false);
-    assert_eq!(ada.put(1..2), Head { position: 2, hash: ada.head(&ada).hash, ..head });
+    let again = ada.put(1..2);
+    assert_eq!((again.log, again.head.position), (log, 2));
 }
 
 #[test]
 fn a_store_that_is_gone_begins_anew_too() {
     let folder = tempfile::tempdir().unwrap();
     let ada = on_disk(&Keypair::generate_ed25519(), folder.path(), false);
-    assert!(ada.put(0..1).epoch > 0);
+    assert!(ada.put(0..1).log.epoch > 0);
 }
 
 #[test]
@@ -302,7 +354,7 @@ fn what_the_disk_has_changed_is_not_handed_on() {
     connection.execute("UPDATE entries SET data = x'00' WHERE id % 10 = 3", []).unwrap();
     connection.close().unwrap();
     let ada = on_disk(&key, folder.path(), false);
-    assert_eq!(block_on(ada.logs.range(ada.logs.own, 0, 0, 10)), Err(SyncError::StoreFailed));
+    assert_eq!(block_on(ada.logs.range(ada.log(0), 0, 10)), Err(SyncError::StoreFailed));
 }
 
 #[test]
@@ -312,8 +364,8 @@ fn too_much_is_refused_before_it_is_stored() {
     assert_eq!(put(vec![vec![0; MAX_ENTRY + 1]]), Err(PutError::TooLong(MAX_ENTRY + 1)));
     assert_eq!(put(vec![vec![]; MAX_PUT + 1]), Err(PutError::TooMuch));
     assert_eq!(put(vec![vec![0; MAX_ENTRY]; 257]), Err(PutError::TooMuch));
-    assert_eq!(put(vec![]).unwrap(), Head::default());
-    assert_eq!(put(vec![vec![0; MAX_ENTRY]; 20]).unwrap().position, 20);
+    assert_eq!(put(vec![]).unwrap().head, Head::default());
+    assert_eq!(put(vec![vec![0; MAX_ENTRY]; 20]).unwrap().head.position, 20);
     // They travel in ranges that no bound stops.
     let bob = in_memory();
     let first = bob.fetch(&ada, &ada, 0, 4_096).unwrap();
@@ -346,7 +398,7 @@ fn one_author_can_not_take_the_room_of_the_others() {
     let twin = ada.twin();
     twin.put(0..1);
     assert_eq!(ada.fetch(&twin, &ada, 0, everything), Err(SyncError::Forked { position: 1 }));
-    assert!(ada.put(0..1).epoch > 0);
+    assert!(ada.put(0..1).log.epoch > 0);
     assert_eq!(eve.fetch(&ada, &ada, 0, everything), Err(SyncError::LogFull));
 }
 
@@ -354,18 +406,17 @@ fn one_author_can_not_take_the_room_of_the_others() {
 fn the_core_hears_of_all_logs_first_and_then_of_what_is_put() {
     let ada = in_memory();
     assert_eq!(ada.events(), [Event::SyncHeads { heads: vec![], last: true }]);
-    let head = ada.put(0..1);
-    let grown = LogHead { log: ada.logs.own, head };
+    let grown = ada.put(0..1);
     assert_eq!(ada.events(), [Event::SyncHeads { heads: vec![grown], last: true }]);
     assert_eq!(ada.events(), []);
 
     // In frames.
     let folder = tempfile::tempdir().unwrap();
     let mut log = SqliteLog::open(folder.path(), true, 0).unwrap().log;
-    for author in 0..100_u8 {
-        let peer = PeerId::from_bytes(&[&[0x12, 0x20][..], &[author; 32]].concat()).unwrap();
+    for at in 0..100_u8 {
+        let author = PeerId::from_bytes(&[&[0x12, 0x20][..], &[at; 32]].concat()).unwrap();
         let entry = Entry { position: 1, hash: EntryHash([1; 32]), signature: Some(vec![]), data: vec![] };
-        log.append(&peer, 0, &[entry]).unwrap();
+        log.append(&LogId { author, epoch: 0 }, &[entry]).unwrap();
     }
     let many = node(&Keypair::generate_ed25519(), log);
     let frames: Vec<(usize, bool)> = many
@@ -387,13 +438,13 @@ fn a_range_that_nobody_waits_for_is_told_of_all_the_same() {
     let (ada, bob) = (in_memory(), in_memory());
     ada.put(0..10);
     bob.events();
-    let range = block_on(ada.logs.range(ada.logs.own, 0, 0, 10)).unwrap();
-    let mut store = Box::pin(bob.logs.store(sent(ada.logs.own, 0, 0, range)));
+    let range = block_on(ada.logs.range(ada.log(0), 0, 10)).unwrap();
+    let mut store = Box::pin(bob.logs.store(sent(ada.log(0), 0, range)));
     let mut cx = Context::from_waker(Waker::noop());
     assert!(store.as_mut().poll(&mut cx).is_pending());
     drop(store);
     block_on(bob.logs.all_heads()).unwrap();
-    let heads = vec![LogHead { log: ada.logs.own, head: ada.head(&ada) }];
+    let heads = vec![ada.newest(&ada)];
     assert_eq!(bob.events(), [Event::SyncHeads { heads, last: true }]);
 }
 
@@ -402,7 +453,7 @@ fn the_core_hears_when_ranges_pile_up_and_when_they_are_gone() {
     let (ada, bob) = (in_memory(), in_memory());
     bob.events();
     ada.put(0..10);
-    let range = || sent(ada.logs.own, 0, 0, block_on(ada.logs.range(ada.logs.own, 0, 0, 10)).unwrap());
+    let range = || sent(ada.log(0), 0, block_on(ada.logs.range(ada.log(0), 0, 10)).unwrap());
     let others: Vec<Waiting> = (0..MANY - 1).map(|_| Waiting::new(&bob.logs.shared)).collect();
     let mut cx = Context::from_waker(Waker::noop());
     let mut store = Box::pin(bob.logs.store(range()));
@@ -433,7 +484,7 @@ fn whoever_follows_hears_of_growth_until_the_end() {
     bob.put(0..1);
     block_on(bob.logs.close());
     let heard: Vec<_> = block_on(grown.by_ref().collect());
-    let of = |node: &Node| crate::feed::Fed::Item(LogHead { log: node.logs.own, head: node.head(node) });
+    let of = |node: &Node| crate::feed::Fed::Item(node.newest(node));
     assert_eq!(heard[0], of(&ada));
     assert_eq!(heard.len(), 2);
 }

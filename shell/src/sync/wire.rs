@@ -2,7 +2,7 @@
 //! its side of the stream, which is the form of libp2p's request-response.
 
 use cbor4ii::serde::{from_slice, to_vec};
-use kinfolk_core::{EntryHash, Head, LogHead, PeerId, SyncError};
+use kinfolk_core::{EntryHash, Head, LogHead, LogId, PeerId, SyncError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::{ByteArray, ByteBuf};
 
@@ -31,15 +31,15 @@ pub(crate) enum Request {
     Exchange {
         /// The digest of all heads of the one who asks.
         digest: ByteArray<32>,
-        /// Only logs of authors after this one: the last of the page before.
-        after: Option<ByteBuf>,
+        /// Only logs after this one, by author and epoch: the last of the page before.
+        after: Option<WireLog>,
     },
     /// These logs go so far here; how far there?
     #[serde(rename = "announce")]
     Announce { heads: Vec<WireHead> },
     /// Give me the entries after `since`.
     #[serde(rename = "range")]
-    Range { log: ByteBuf, epoch: u64, since: u64, limit: u32 },
+    Range { log: WireLog, since: u64, limit: u32 },
 }
 
 /// An answer.
@@ -65,6 +65,9 @@ pub(crate) enum Response {
     NotThere,
 }
 
+/// Author, epoch.
+pub(crate) type WireLog = (ByteBuf, u64);
+
 /// Author, epoch, position, hash.
 pub(crate) type WireHead = (ByteBuf, u64, u64, ByteArray<32>);
 
@@ -79,13 +82,19 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SyncError> 
     from_slice(bytes).map_err(|_| SyncError::Malformed)
 }
 
-pub(crate) fn author(id: &[u8]) -> Result<PeerId, SyncError> {
-    PeerId::from_bytes(id).map_err(|_| SyncError::Malformed)
+pub(crate) fn from_log(log: &LogId) -> WireLog {
+    (ByteBuf::from(log.author.as_bytes()), log.epoch)
+}
+
+pub(crate) fn to_log((author, epoch): &WireLog) -> Result<LogId, SyncError> {
+    let author = PeerId::from_bytes(author).map_err(|_| SyncError::Malformed)?;
+    if *epoch > MAX_EPOCH { Err(SyncError::Malformed) } else { Ok(LogId { author, epoch: *epoch }) }
 }
 
 pub(crate) fn from_heads(heads: &[LogHead]) -> Vec<WireHead> {
     let wire = |LogHead { log, head }: &LogHead| {
-        (ByteBuf::from(log.as_bytes()), head.epoch, head.position, ByteArray::new(head.hash.0))
+        let (author, epoch) = from_log(log);
+        (author, epoch, head.position, ByteArray::new(head.hash.0))
     };
     heads.iter().map(wire).collect()
 }
@@ -95,12 +104,12 @@ pub(crate) fn to_heads(heads: Vec<WireHead>, limit: usize) -> Result<Vec<LogHead
     if heads.len() > limit {
         return Err(SyncError::Malformed);
     }
-    let head = |(log, epoch, position, hash): WireHead| {
-        if epoch > MAX_EPOCH || position > MAX_POSITION {
+    let head = |(author, epoch, position, hash): WireHead| {
+        if position > MAX_POSITION {
             return Err(SyncError::Malformed);
         }
-        let head = Head { epoch, position, hash: EntryHash(hash.into_array()) };
-        Ok(LogHead { log: author(&log)?, head })
+        let head = Head { position, hash: EntryHash(hash.into_array()) };
+        Ok(LogHead { log: to_log(&(author, epoch))?, head })
     };
     heads.into_iter().map(head).collect()
 }
@@ -124,12 +133,13 @@ pub(crate) fn from_range(range: Range) -> Response {
 
 /// A range that somebody sent: what is to be stored, and whether there is more.
 pub(crate) fn to_range(
-    (log, epoch, since): (PeerId, u64, u64),
+    log: LogId,
+    since: u64,
     before: ByteArray<32>,
     entries: Vec<(ByteBuf, Option<ByteBuf>)>,
 ) -> Sent {
     let items = entries.into_iter().map(|(data, signature)| (data.into_vec(), signature.map(ByteBuf::into_vec)));
-    Sent { log, epoch, since, before: EntryHash(before.into_array()), items: items.collect() }
+    Sent { log, since, before: EntryHash(before.into_array()), items: items.collect() }
 }
 
 #[cfg(test)]
@@ -168,8 +178,8 @@ mod tests {
     #[test]
     fn the_largest_messages_fit() {
         let head = LogHead {
-            log: author_of(1),
-            head: Head { epoch: MAX_EPOCH, position: MAX_POSITION, hash: EntryHash([9; 32]) },
+            log: LogId { author: author_of(1), epoch: MAX_EPOCH },
+            head: Head { position: MAX_POSITION, hash: EntryHash([9; 32]) },
         };
         let page = Response::Heads { heads: from_heads(&vec![head; PAGE]), has_more: true };
         assert!((encode(&page).len() as u64) < MAX_HEADS_ANSWER);

@@ -1,4 +1,4 @@
-use kinfolk_core::{Action, Audience, CommandId, ConnectionId, Event, Head, LogHead, PeerId, SyncError, Told};
+use kinfolk_core::{Action, Audience, CommandId, ConnectionId, Event, Head, LogHead, LogId, PeerId, SyncError, Told};
 use kinfolk_shell::{
     disk::Disk,
     sync::{
@@ -39,11 +39,11 @@ impl<A: NetworkBehaviour> Member<A> {
 
     pub(crate) async fn put(&self, entries: std::ops::Range<u32>) -> LogHead {
         let entries = entries.map(|at| at.to_string().into_bytes()).collect();
-        LogHead { log: self.logs.own(), head: self.logs.put(entries).await.unwrap() }
+        self.logs.put(entries).await.unwrap()
     }
 
-    pub(crate) fn fetch(&mut self, peer: PeerId, connection: ConnectionId, log: PeerId, since: u64) -> CommandId {
-        self.peer.run(Action::SyncFetch { peer, connection, log, epoch: 0, since, limit: 4_096 })
+    pub(crate) fn fetch(&mut self, peer: PeerId, connection: ConnectionId, log: LogId, since: u64) -> CommandId {
+        self.peer.run(Action::SyncFetch { peer, connection, log, since, limit: 4_096 })
     }
 }
 
@@ -109,11 +109,14 @@ async fn positions_are_compared_in_a_word_while_they_are_equal() {
 #[tokio::test]
 async fn all_heads_of_many_logs_come_in_frames() {
     let mut log = SqliteLog::in_memory().unwrap();
-    let author =
-        |number: u32| PeerId::from_bytes(&[&[0x12, 0x20][..], &number.to_be_bytes(), &[0; 28]].concat()).unwrap();
+    // Two of each author, so that the first page ends between them.
+    let log_of = |number: u32| {
+        let author = [&[0x12, 0x20][..], &number.div_ceil(2).to_be_bytes(), &[0; 28]].concat();
+        LogId { author: PeerId::from_bytes(&author).unwrap(), epoch: u64::from((number + 1) % 2) }
+    };
     let entry = Entry { position: 1, hash: kinfolk_core::EntryHash([1; 32]), signature: None, data: vec![] };
     for number in 0..1_100 {
-        log.append(&author(number), 0, std::slice::from_ref(&entry)).unwrap();
+        log.append(&log_of(number), std::slice::from_ref(&entry)).unwrap();
     }
     let (mut a, mut b) = (member(), member_with(log, dummy::Behaviour));
     let at = b.peer.listen("/memory/0").await;
@@ -129,7 +132,7 @@ async fn all_heads_of_many_logs_come_in_frames() {
             break;
         }
     }
-    assert_eq!(heads, (0..1_100).map(author).collect::<Vec<_>>());
+    assert_eq!(heads, (0..1_100).map(log_of).collect::<Vec<_>>());
     // The question was one, in two pages.
     wait(&mut [&mut a.peer, &mut b.peer], 1, "the question", told(None)).await;
     assert_eq!(b.peer.take(told(None)), None);
@@ -171,7 +174,7 @@ async fn only_those_whom_the_logs_are_for_are_answered() {
     for action in [
         Action::SyncExchange { peer, connection: to_b },
         Action::SyncAnnounce { peer, connection: to_b, heads: vec![of_a] },
-        Action::SyncFetch { peer, connection: to_b, log: of_b.log, epoch: 0, since: 0, limit: 10 },
+        Action::SyncFetch { peer, connection: to_b, log: of_b.log, since: 0, limit: 10 },
     ] {
         let command = a.peer.run(action);
         let error = wait(&mut [&mut a.peer, &mut b.peer], 0, "a refusal", failed(command)).await;
@@ -188,7 +191,7 @@ async fn only_those_whom_the_logs_are_for_are_answered() {
 #[tokio::test]
 async fn requests_end_with_their_reason() {
     let (mut a, mut b, to_b, _) = pair().await;
-    let (peer, own) = (b.peer.id(), a.peer.id());
+    let (peer, own) = (b.peer.id(), LogId { author: a.peer.id(), epoch: 0 });
     let fetch = a.fetch(peer, to_b, own, 0);
     let error = wait(&mut [&mut a.peer, &mut b.peer], 0, "a refusal", failed(fetch)).await;
     assert_eq!(error, SyncError::NotThere);

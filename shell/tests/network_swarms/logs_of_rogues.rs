@@ -3,7 +3,7 @@
 use std::io;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use kinfolk_core::{Action, ConnectionId, Event, SyncError, Told};
+use kinfolk_core::{Action, ConnectionId, Event, LogId, SyncError, Told};
 use kinfolk_shell::sync::sqlite::SqliteLog;
 use libp2p::{
     StreamProtocol,
@@ -74,7 +74,7 @@ fn talk(protocol: &'static str) -> Talk {
 #[derive(Clone, Serialize)]
 enum Says {
     #[serde(rename = "exchange")]
-    Exchange { digest: ByteArray<32>, after: Option<ByteBuf> },
+    Exchange { digest: ByteArray<32>, after: Option<(ByteBuf, u64)> },
     #[serde(rename = "announce")]
     Announce { heads: Vec<(ByteBuf, u64, u64, ByteArray<32>)> },
     #[serde(rename = "heads")]
@@ -120,7 +120,7 @@ async fn answer(honest: &mut Member<Talk>, rogue: &mut Peer<Talk>, with: Option<
 async fn fetched_from_rogue(with: Vec<u8>) -> SyncError {
     let (mut honest, mut rogue, connection) = pair().await;
     let peer = rogue.id();
-    let fetch = honest.fetch(peer, connection, peer, 0);
+    let fetch = honest.fetch(peer, connection, LogId { author: peer, epoch: 0 }, 0);
     answer(&mut honest, &mut rogue, Some(with)).await;
     let error = wait(&mut [&mut honest.peer, &mut rogue], 0, "a refusal", failed(fetch)).await;
     assert_eq!(honest.logs.heads(), []);
@@ -190,7 +190,7 @@ async fn a_peer_that_never_answers_holds_up_nobody() {
     let (to_friend, _) = connect(&mut honest.peer, &mut friend.peer, &at).await;
 
     let peer = rogue.id();
-    let silent: Vec<_> = (0..40).map(|_| honest.fetch(peer, connection, peer, 0)).collect();
+    let silent: Vec<_> = (0..40).map(|_| honest.fetch(peer, connection, LogId { author: peer, epoch: 0 }, 0)).collect();
     answer(&mut honest, &mut rogue, None).await;
     let fetch = honest.fetch(friend.peer.id(), to_friend, of_friend.log, 0);
     let find = fetched(fetch);
@@ -215,7 +215,7 @@ async fn requests_that_can_not_be_read_are_not_answered() {
         bytes(&Says::Announce { heads: vec![] }),
         bytes(&Says::Announce { heads: many }),
         bytes(&Says::Announce { heads: vec![head_of(1, u64::MAX)] }),
-        bytes(&Says::Exchange { digest: ByteArray::new([0; 32]), after: Some(ByteBuf::from(vec![1])) }),
+        bytes(&Says::Exchange { digest: ByteArray::new([0; 32]), after: Some((ByteBuf::from(vec![1]), 0)) }),
     ];
     for request in &requests {
         rogue.network.app_mut().send_request(&to, request.clone());

@@ -57,7 +57,7 @@ impl Plan {
         for (node, _) in machines() {
             for (log, head) in self.world.heads(node) {
                 let known = most.entry(*log).or_insert(*head);
-                if head.reach() > known.reach() {
+                if head.position > known.position {
                     *known = *head;
                 }
             }

@@ -101,9 +101,9 @@ impl World {
             Action::SyncAnnounce { connection, heads, .. } => {
                 self.ask_about_logs(node, id, *connection, Question::Announce(heads.clone()));
             }
-            Action::SyncFetch { connection, log, epoch, since, limit, .. } => {
-                let (log, epoch, since, limit) = (*log, *epoch, *since, *limit);
-                self.ask_about_logs(node, id, *connection, Question::Fetch { log, epoch, since, limit });
+            Action::SyncFetch { connection, log, since, limit, .. } => {
+                let (log, since, limit) = (*log, *since, *limit);
+                self.ask_about_logs(node, id, *connection, Question::Fetch { log, since, limit });
             }
             Action::SyncCancel { sync, .. } => self.cancel_sync(node, *sync),
             Action::Answer { .. } | Action::Tell(_) => {}

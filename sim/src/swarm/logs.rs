@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use kinfolk_core::{Audience, CommandId, ConnectionId, EntryHash, Event, Head, LogHead, PeerId, SyncError, Told};
+use kinfolk_core::{
+    Audience, CommandId, ConnectionId, EntryHash, Event, Head, LogHead, LogId, MAX_EPOCHS, SyncError, Told,
+};
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 
@@ -35,9 +37,9 @@ pub struct Writing {
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     /// What survives a restart.
-    pub(super) heads: BTreeMap<PeerId, Head>,
+    heads: BTreeMap<LogId, Head>,
     /// How often that was lost: its own entries since then are of this epoch.
-    pub(super) epoch: u64,
+    epoch: u64,
     pub(super) with: Audience,
     /// Questions without an answer, and over which connection they went.
     asked: Vec<(CommandId, u64)>,
@@ -47,14 +49,14 @@ pub(super) struct Logs {
 pub(super) enum Question {
     Exchange(u64),
     Announce(Vec<LogHead>),
-    Fetch { log: PeerId, epoch: u64, since: u64, limit: u32 },
+    Fetch { log: LogId, since: u64, limit: u32 },
 }
 
 /// And its answer.
 pub(super) enum Reply {
     Same,
     Heads(Vec<LogHead>),
-    Range { log: PeerId, epoch: u64, since: u64, upto: u64, more: bool },
+    Range { log: LogId, since: u64, upto: u64, more: bool },
     No(SyncError),
 }
 
@@ -68,7 +70,7 @@ impl World {
     }
 
     /// What a machine's store says of logs.
-    pub fn heads(&self, node: u32) -> &BTreeMap<PeerId, Head> {
+    pub fn heads(&self, node: u32) -> &BTreeMap<LogId, Head> {
         &self.machines[node as usize].logs.heads
     }
 
@@ -116,12 +118,9 @@ impl World {
         if machine.asleep {
             return;
         }
-        let log = machine.id;
-        let before = machine.logs.heads.get(&log).copied().unwrap_or_default();
-        let (epoch, last) =
-            if machine.logs.epoch > before.epoch { (machine.logs.epoch, 0) } else { (before.epoch, before.position) };
-        let head = head(&log, epoch, last + u64::from(writing.entries));
-        machine.logs.heads.insert(log, head);
+        let log = LogId { author: machine.id, epoch: machine.logs.epoch };
+        let head = head(&log, machine.logs.position(&log) + u64::from(writing.entries));
+        machine.logs.set(log, head);
         self.counts.entries_written += u64::from(writing.entries);
         self.say(self.now + MILLI, node, Event::SyncHeads { heads: vec![LogHead { log, head }], last: true });
     }
@@ -140,11 +139,10 @@ impl World {
         connection: ConnectionId,
         question: Question,
     ) {
-        if let Question::Fetch { log, epoch, since, .. } = &question {
-            let here = self.machines[node as usize].logs.heads.get(log).copied().unwrap_or_default();
-            let start = if *epoch == here.epoch { here.position } else { 0 };
-            if *since > start || *epoch < here.epoch {
-                let what = format!("a range of {log} from {since} on, epoch {epoch}, with a store up to {here}");
+        if let Question::Fetch { log, since, .. } = &question {
+            let here = self.machines[node as usize].logs.position(log);
+            if *since > here {
+                let what = format!("a range of {log} from {since} on, with a store up to {here}");
                 self.watch.find(self.now, Some(node), 6, what);
             }
         }
@@ -209,11 +207,11 @@ impl World {
                     };
                     (Reply::Heads(theirs.iter().map(ours).collect()), Some(Told::Heads(theirs)))
                 }
-                Question::Fetch { log, epoch, since, limit } => {
-                    let here = heads.get(&log).copied().unwrap_or_default();
-                    let upto = here.position.min(since.saturating_add(u64::from(limit).min(ANSWER)));
-                    let reply = if here.epoch == epoch && here.position > since {
-                        Reply::Range { log, epoch, since, upto, more: upto < here.position }
+                Question::Fetch { log, since, limit } => {
+                    let here = machine.logs.position(&log);
+                    let upto = here.min(since.saturating_add(u64::from(limit).min(ANSWER)));
+                    let reply = if here > since {
+                        Reply::Range { log, since, upto, more: upto < here }
                     } else {
                         Reply::No(SyncError::NotThere)
                     };
@@ -255,15 +253,13 @@ impl World {
                     self.say_now(node, Event::SyncTold { peer, connection, sync, told, last });
                 }
             }
-            Reply::Range { log, epoch, since, upto, more } => {
-                let heads = &mut self.machines[node as usize].logs.heads;
-                let before = heads.get(&log).copied().unwrap_or_default();
-                let start = if epoch == before.epoch { before.position } else { 0 };
-                let follows = epoch >= before.epoch && since <= start;
-                let new = if follows { upto.saturating_sub(start) } else { 0 };
-                let now = if new > 0 { head(&log, epoch, upto) } else { before };
+            Reply::Range { log, since, upto, more } => {
+                let logs = &mut self.machines[node as usize].logs;
+                let before = logs.position(&log);
+                let new = if since <= before { upto.saturating_sub(before) } else { 0 };
+                let now = head(&log, before + new);
                 if new > 0 {
-                    heads.insert(log, now);
+                    logs.set(log, now);
                 }
                 self.counts.entries_received += new;
                 let entries = u32::try_from(new).unwrap_or(u32::MAX);
@@ -275,22 +271,41 @@ impl World {
     }
 }
 
-fn all_heads(heads: &BTreeMap<PeerId, Head>) -> Vec<LogHead> {
+impl Logs {
+    fn position(&self, log: &LogId) -> u64 {
+        self.heads.get(log).map_or(0, |head| head.position)
+    }
+
+    /// Of each author, the newest are exchanged.
+    fn set(&mut self, log: LogId, head: Head) {
+        self.heads.insert(log, head);
+        let of = |epoch| LogId { author: log.author, epoch };
+        let retired = self.heads.range(of(0)..=of(u64::MAX)).rev().nth(MAX_EPOCHS).map(|(log, _)| *log);
+        if let Some(retired) = retired {
+            self.heads.remove(&retired);
+        }
+    }
+}
+
+fn all_heads(heads: &BTreeMap<LogId, Head>) -> Vec<LogHead> {
     heads.iter().map(|(log, head)| LogHead { log: *log, head: *head }).collect()
 }
 
-fn digest(heads: &BTreeMap<PeerId, Head>) -> u64 {
+fn digest(heads: &BTreeMap<LogId, Head>) -> u64 {
     let mut hasher = FxHasher::default();
     heads.hash(&mut hasher);
     hasher.finish()
 }
 
 /// The head of an honest author's log.
-fn head(log: &PeerId, epoch: u64, position: u64) -> Head {
+fn head(log: &LogId, position: u64) -> Head {
+    if position == 0 {
+        return Head::default();
+    }
     let mut hash = EntryHash::default();
-    let author = super::peer_index(log).unwrap_or(u32::MAX);
+    let author = super::peer_index(&log.author).unwrap_or(u32::MAX);
     hash.0[..4].copy_from_slice(&author.to_be_bytes());
-    hash.0[8..16].copy_from_slice(&epoch.to_be_bytes());
+    hash.0[8..16].copy_from_slice(&log.epoch.to_be_bytes());
     hash.0[16..24].copy_from_slice(&position.to_be_bytes());
-    Head { epoch, position, hash }
+    Head { position, hash }
 }

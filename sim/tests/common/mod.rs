@@ -6,8 +6,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use kinfolk_core::{
     Action, Address, Ask, Asker, CircuitLimit, CloseCause, Command, CommandId, Config, ConnectionId, DialError,
-    Direction, EntryHash, Event, Head, HeldId, Identity, Interfaces, ListenError, ListenerId, LogHead, Mapping, Notice,
-    OfferId, Origin, PeerAddress, PeerId, PingError, Prefix, ProbeVerdict, PunchError, Query, Reason, Refusal,
+    Direction, EntryHash, Event, Head, HeldId, Identity, Interfaces, ListenError, ListenerId, LogHead, LogId, Mapping,
+    Notice, OfferId, Origin, PeerAddress, PeerId, PingError, Prefix, ProbeVerdict, PunchError, Query, Reason, Refusal,
     RequestId, ReserveError, SignalBacking, SignalError, SignalPeer, SignalServices, Source, Started, StoredAddress,
     StoredPeer, SyncError, Time, Told, Transport,
     trace::{Frame, Header, SegmentReason},
@@ -153,8 +153,9 @@ pub fn events() -> Vec<Event> {
 
 /// Those that are about logs.
 pub fn log_events() -> Vec<Event> {
-    let head = Head { epoch: 0, position: 41, hash: EntryHash([7; 32]) };
-    let heads = vec![LogHead { log: peer(2), head }, LogHead { log: peer(3), head: Head { epoch: 2, ..head } }];
+    let head = Head { position: 41, hash: EntryHash([7; 32]) };
+    let later = LogId { author: peer(3), epoch: 2 };
+    let heads = vec![LogHead { log: LogId { author: peer(2), epoch: 0 }, head }, LogHead { log: later, head }];
     let (connection, command) = (ConnectionId(4), CommandId(9));
     let told = |sync, told, last| Event::SyncTold { peer: peer(2), connection, sync, told, last };
     vec![
@@ -162,7 +163,7 @@ pub fn log_events() -> Vec<Event> {
         told(None, Told::Differs, true),
         told(Some(command), Told::Same, true),
         told(Some(command), Told::Heads(heads), false),
-        Event::SyncFetched { fetch: command, log: peer(3), head, entries: 1, has_more: true },
+        Event::SyncFetched { fetch: command, log: later, head, entries: 1, has_more: true },
         Event::SyncFailed { sync: command, error: SyncError::Forked { position: 41 } },
         Event::SyncPressure { busy: true },
     ]

@@ -9,7 +9,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures_bounded::{Delay, FuturesMap, FuturesSet};
-use kinfolk_core::{CommandId, EntryHash, LogHead, PeerId, SyncError, Told};
+use kinfolk_core::{CommandId, EntryHash, LogHead, LogId, SyncError, Told};
 use libp2p::{
     core::upgrade::{NegotiationError, ReadyUpgrade},
     swarm::{
@@ -17,7 +17,7 @@ use libp2p::{
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
-use serde_bytes::{ByteArray, ByteBuf};
+use serde_bytes::ByteArray;
 
 use super::{super::errors, serving::Serving};
 use crate::sync::{
@@ -52,17 +52,16 @@ pub(in crate::network) struct Ask {
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    /// The last author of the page before, and how many pages there were.
+    /// The last log of the page before, and how many pages there were.
     Exchange {
-        after: Option<PeerId>,
+        after: Option<LogId>,
         pages: u32,
     },
     Announce {
         heads: Vec<LogHead>,
     },
     Range {
-        log: PeerId,
-        epoch: u64,
+        log: LogId,
         since: u64,
         limit: u32,
     },
@@ -74,7 +73,7 @@ pub(in crate::network) enum FromHandler {
     /// A part of the answer to an exchange or an announcement.
     Told { command: CommandId, told: Told, last: bool },
     /// A range is stored.
-    Fetched { command: CommandId, log: PeerId, stored: Stored, has_more: bool },
+    Fetched { command: CommandId, log: LogId, stored: Stored, has_more: bool },
     /// A request of ours has failed.
     Failed { command: CommandId, error: SyncError },
     /// What the peer's request says of its logs.
@@ -100,7 +99,7 @@ pub(in crate::network) struct Handler {
 enum Answer {
     Same,
     Heads { heads: Vec<LogHead>, next: Option<Ask> },
-    Stored { log: PeerId, stored: Stored, has_more: bool },
+    Stored { log: LogId, stored: Stored, has_more: bool },
 }
 
 impl Handler {
@@ -230,8 +229,8 @@ impl ConnectionHandler for Handler {
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S, ask: Ask, logs: Logs) -> Result<Answer, SyncError> {
     match ask.what {
         What::Exchange { after, pages } => {
-            let after_bytes = after.map(|after| ByteBuf::from(after.as_bytes()));
-            let request = Request::Exchange { digest: ByteArray::new(logs.digest().0), after: after_bytes };
+            let digest = ByteArray::new(logs.digest().0);
+            let request = Request::Exchange { digest, after: after.as_ref().map(wire::from_log) };
             let (heads, has_more) = match say(stream, &request, MAX_HEADS_ANSWER).await? {
                 Response::Same if after.is_none() => return Ok(Answer::Same),
                 Response::Heads { heads, has_more } => (wire::to_heads(heads, PAGE)?, has_more),
@@ -263,11 +262,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S, ask: Ask, logs: Logs
                 | Response::NotThere => Err(SyncError::Malformed),
             }
         }
-        What::Range { log, epoch, since, limit } => {
-            let request = Request::Range { log: ByteBuf::from(log.as_bytes()), epoch, since, limit };
+        What::Range { log, since, limit } => {
+            let request = Request::Range { log: wire::from_log(&log), since, limit };
             match say(stream, &request, MAX_RANGE_ANSWER).await? {
                 Response::Range { before, entries, has_more } => {
-                    let sent = wire::to_range((log, epoch, since), before, entries);
+                    let sent = wire::to_range(log, since, before, entries);
                     let stored = logs.store(sent).await?;
                     Ok(Answer::Stored { log, stored, has_more })
                 }
@@ -315,7 +314,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     } else {
         match request {
             Request::Exchange { digest, after } => {
-                let after = after.map(|after| wire::author(&after)).transpose().map_err(unreadable)?;
+                let after = after.as_ref().map(wire::to_log).transpose().map_err(unreadable)?;
                 let same = EntryHash(digest.into_array()) == logs.digest();
                 if after.is_none() {
                     heard = Some(if same { Told::Same } else { Told::Differs });
@@ -334,12 +333,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 heard = Some(Told::Heads(theirs));
                 Response::Heads { heads: wire::from_heads(&ours), has_more: false }
             }
-            Request::Range { log, epoch, since, limit } => {
-                let log = wire::author(&log).map_err(unreadable)?;
+            Request::Range { log, since, limit } => {
+                let log = wire::to_log(&log).map_err(unreadable)?;
                 place = serving.place();
                 match &place {
                     None => Response::Busy,
-                    Some(_) => match logs.range(log, epoch, since, limit).await {
+                    Some(_) => match logs.range(log, since, limit).await {
                         Ok(range) => wire::from_range(range),
                         Err(SyncError::NotThere) => Response::NotThere,
                         Err(_) => Response::Busy,

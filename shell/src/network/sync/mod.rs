@@ -12,9 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use kinfolk_core::{
-    Audience, CommandId, ConnectionId as CoreConnectionId, Event, LogHead, PeerId as CorePeerId, SyncError, Told,
-};
+use kinfolk_core::{Audience, CommandId, ConnectionId as CoreConnectionId, Event, LogHead, LogId, SyncError, Told};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
     core::{Endpoint, transport::PortUse},
@@ -179,11 +177,11 @@ impl<A: NetworkBehaviour> Network<A> {
         &mut self,
         command: CommandId,
         connection: CoreConnectionId,
-        (log, epoch): (CorePeerId, u64),
+        log: LogId,
         since: u64,
         limit: u32,
     ) {
-        self.sync(command, connection, What::Range { log, epoch, since, limit });
+        self.sync(command, connection, What::Range { log, since, limit });
     }
 
     pub(super) fn sync_cancel(&mut self, command: CommandId) {
