@@ -5,7 +5,7 @@ use kinfolk_core::{
 
 use crate::{
     harness::Peer,
-    relayed::{Node, Offer, Pair, punch_failed, punched},
+    relayed::{Node, Offer, Pair, Relay, punch_failed, punched},
 };
 
 /// Nobody answers there, and nothing is sent back: a port of our own that is not libp2p's.
@@ -156,6 +156,20 @@ async fn of_several_addresses_one_leads_there() {
     let targets = [elsewhere, pair.b.tcp.clone(), pair.a.quic.clone()];
     // The other side dials, and has a hole for each; the try is over with the first connection.
     let answer = pair.b.answer(&offer, Transport::Quic, PunchRole::Dial, &targets);
+    pair.direct([punch, answer]).await;
+}
+
+#[tokio::test]
+async fn somebody_else_at_a_home_address_of_the_peer_does_not_end_the_try() {
+    let mut pair = Pair::start().await;
+    let punch = pair.a.propose(pair.at_a, pair.b.id(), Transport::Tcp);
+    let offer = pair.offer(1).await;
+    let mut targets = vec![];
+    for _ in 0..3 {
+        targets.push(Relay::start().await.address.to_string().parse().unwrap());
+    }
+    targets.push(pair.a.tcp.clone());
+    let answer = pair.b.answer(&offer, Transport::Tcp, PunchRole::Dial, &targets);
     pair.direct([punch, answer]).await;
 }
 
