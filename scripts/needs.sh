@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # What building and testing need beside Rust: the one list. Run as root on Debian and its kin, this installs what is
 # missing; anywhere else it names it and fails.
+#   scripts/needs.sh           for building and all tests
+#   scripts/needs.sh --cross   for scripts/cross.sh as well: building for ARM, and running that
+#   scripts/needs.sh --package for scripts/package.sh as well
 set -euo pipefail
 
 # Ordinary users often lack these, and nft lives there.
@@ -20,10 +23,26 @@ miniupnpd miniupnpd-nftables  routers that map ports in the test networks
 npm       npm          the js-libp2p peer
 redis-server redis-server  doorways that share their records
 curl      curl         a foreign client of the doorway"
+cross="
+aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu building for ARM
+/usr/aarch64-linux-gnu/lib/crt1.o libc6-dev-arm64-cross building for ARM
+qemu-aarch64 qemu-user running what is built for ARM"
+package="
+debootstrap debootstrap a Debian of its own, into which the package is installed
+systemd-analyze systemd the unit is right, and allows what the program does"
+case "${1:-}" in
+"") ;;
+--cross) needs+=$cross ;;
+--package) needs+=$package ;;
+*)
+    echo "usage: scripts/needs.sh [--cross|--package]" >&2
+    exit 2
+    ;;
+esac
 
 missing_packages() {
     while read -r program package _; do
-        command -v "$program" >/dev/null || echo "$package"
+        command -v "$program" >/dev/null || [ -e "$program" ] || echo "$package"
     done <<<"$needs" | sort -u
 }
 
@@ -47,6 +66,11 @@ fi
 if ! command -v cargo >/dev/null 2>&1; then
     echo "missing: cargo. Rust is installed from https://rustup.rs" >&2
     exit 1
+fi
+
+arm=aarch64-unknown-linux-gnu
+if [ "${1:-}" = --cross ] && [ ! -e "$(rustc --print sysroot)/lib/rustlib/$arm/lib" ]; then
+    rustup target add "$arm"
 fi
 
 # The test networks are made in a user namespace, so that nobody needs to be root.

@@ -64,9 +64,47 @@ impl Node {
     /// # Panics
     /// If it does not run.
     pub fn memory_kb(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process that runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no memory in {status}"))
+        self.in_status("VmRSS:")
     }
+
+    fn in_status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process that runs");
+        number(&status, name).unwrap_or_else(|| panic!("no {name} in {status}"))
+    }
+
+    /// What its process has cost so far.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn usage(&self) -> Usage {
+        let pid = self.pid();
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
+        // A thread may end meanwhile.
+        let status = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+        let wake_ups = status.filter_map(|status| number(&status, "voluntary_ctxt_switches:")).sum();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process that runs");
+        // After the name, which may hold blanks: the state is the third field, the times are the 14th and 15th, 10 ms each.
+        let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name in brackets").1.split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        let own_kb = self.in_status("RssAnon:");
+        Usage { memory_kb: self.memory_kb(), own_kb, wake_ups, processor: Duration::from_millis(10 * ticks) }
+    }
+}
+
+/// What a process has cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Memory in use now, with what of the program and its libraries is loaded.
+    pub memory_kb: u64,
+    /// What of that is its own: heap and stacks.
+    pub own_kb: u64,
+    /// How often one of the threads that it has now slept and was woken.
+    pub wake_ups: u64,
+    /// Time of the processor.
+    pub processor: Duration,
+}
+
+fn number(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }

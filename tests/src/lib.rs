@@ -23,7 +23,7 @@ mod side;
 mod trace;
 mod world;
 
-pub use figures::Figures;
+pub use figures::{Figures, Usage};
 pub use foreign::Foreign;
 pub use network::{Device, Site};
 pub use node::{Node, NodeBuilder};

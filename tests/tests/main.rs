@@ -9,6 +9,7 @@ mod a_network_is_known_again;
 mod a_pinned_peer_comes_back;
 mod a_router_maps_ports;
 mod a_server_is_reached_however_it_is_written;
+mod a_small_machine_soaks;
 mod builds_need_nothing_special;
 mod clocks_may_be_wrong;
 mod embedded_nodes_take_part;
