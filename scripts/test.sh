@@ -18,5 +18,6 @@ else
     cargo test --locked --workspace --features kinfolk-sim/museum --no-fail-fast --lib --bins --tests -- --test-threads=2 "$@"
 fi
 if [ $# = 0 ]; then
-    cargo test --locked --workspace --doc
+    # With the same features, so that nothing is built twice.
+    cargo test --locked --workspace --features kinfolk-sim/museum --doc
 fi
