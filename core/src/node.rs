@@ -184,6 +184,7 @@ impl Running {
             lifecycle.step(cx);
             nat.step(cx, lifecycle);
             sync.step(cx, lifecycle);
+            lifecycle.trim_if_due(cx);
             hear(cx, lifecycle, planner);
             planner.step(cx, lifecycle, nat);
             lifecycle.reconcile(cx, planner.wants());

@@ -85,6 +85,30 @@ fn a_second_relay_of_the_same_network_is_the_last_choice() {
 }
 
 #[test]
+fn a_relay_that_is_given_back_is_trimmed_at_once_where_there_are_too_many() {
+    let mut config = Config { mdns: false, ..Config::desktop() };
+    (config.lifecycle.low_water, config.lifecycle.high_water) = (1, 2);
+    config.pinned = vec![PinnedPeer { peer: peer(2), addresses: vec![] }];
+    let mut rig = Rig::quiet(config);
+    let twin = address("/ip4/45.10.1.77/udp/4001/quic-v1");
+    let ninth = rig.connected(9, Direction::Outbound, twin, Origin::Inbound);
+    rtt(&mut rig, ninth, 9, 1);
+    let first = meets(&mut rig, 1, 50);
+    rig.identified_as(ninth, 9, relay_at(9));
+    rig.relay_grants(1);
+    rig.relay_grants(9);
+    rig.take();
+    meets(&mut rig, 2, 60);
+    rig.live_until(secs(700), |rig| !asked(rig).is_empty());
+    assert_eq!(rig.closes(), [], "pinned, or a relay in use");
+    // The harness sees to it that no deadline is left behind.
+    rig.relay_grants(2);
+    assert_eq!(unreserved(&rig), 1);
+    let closed: Vec<ConnectionId> = rig.closes().into_iter().map(|(connection, _)| connection).collect();
+    assert_eq!(closed, [first]);
+}
+
+#[test]
 fn a_little_nearer_is_no_reason_to_change() {
     let mut rig = node();
     let far = rig.connected(1, Direction::Outbound, global(1), Origin::Inbound);

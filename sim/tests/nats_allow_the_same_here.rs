@@ -1,62 +1,24 @@
 //! The situations of the whole-system tests with real NATs (`nats_allow_what_they_allow` there), simulated: the same
 //! outcome in each of them, and within the time that the tests there allow.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::sync::atomic::AtomicBool;
 
+#[allow(unreachable_pub, dead_code, reason = "a module of the whole-system tests")]
+#[path = "../../tests/src/allowed.rs"]
+mod allowed;
+
+use allowed::{
+    Side::{self, DoubleNat, FullCone, PortRestricted, Public, Symmetric, UdpBlocked},
+    Through::{self, Both, OnlyQuic, OnlyTcp},
+    situations,
+};
 use kinfolk_sim::{
     run::{self, Report},
     scenario::parse,
 };
 
 static NEVER: AtomicBool = AtomicBool::new(false);
-
-/// What stands before a node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
-    Public,
-    FullCone,
-    PortRestricted,
-    Symmetric,
-    DoubleNat,
-    UdpBlocked,
-}
-
-/// What both lines carry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Through {
-    Both,
-    OnlyTcp,
-}
-
-use Side::{DoubleNat, FullCone, PortRestricted, Public, Symmetric, UdpBlocked};
-use Through::{Both, OnlyTcp};
-
-const DIRECT: bool = true;
-const RELAYED: bool = false;
-const ALL: [Side; 6] = [Public, FullCone, PortRestricted, Symmetric, DoubleNat, UdpBlocked];
-
-/// The tables of the tests with real NATs, cell by cell: each kind with those from its own on.
-const fn table(through: Through) -> [(Side, &'static [bool]); 6] {
-    match through {
-        Both => [
-            (Public, &[DIRECT, DIRECT, DIRECT, DIRECT, DIRECT, DIRECT]),
-            (FullCone, &[DIRECT, DIRECT, DIRECT, DIRECT, DIRECT]),
-            (PortRestricted, &[DIRECT, RELAYED, DIRECT, DIRECT]),
-            (Symmetric, &[RELAYED, RELAYED, RELAYED]),
-            (DoubleNat, &[DIRECT, DIRECT]),
-            (UdpBlocked, &[DIRECT]),
-        ],
-        OnlyTcp => [
-            (Public, &[DIRECT, DIRECT, DIRECT, DIRECT, DIRECT]),
-            (FullCone, &[DIRECT, DIRECT, RELAYED, DIRECT]),
-            (PortRestricted, &[DIRECT, RELAYED, DIRECT]),
-            (Symmetric, &[RELAYED, RELAYED]),
-            (DoubleNat, &[DIRECT]),
-            (UdpBlocked, &[]),
-        ],
-    }
-}
 
 /// The real nodes must be direct within this, in milliseconds, or the tests there fail; the simulated ones, too.
 const WITHIN: u64 = 60_000;
@@ -80,6 +42,7 @@ const BAND: std::ops::RangeInclusive<u64> = 70..=130;
 fn side(name: &str, side: Side, through: Through) -> String {
     let blocks = match through {
         Both => "",
+        OnlyQuic => "blocks = \"tcp\"\n",
         OnlyTcp => "blocks = \"udp\"\n",
     };
     let common = format!("family = \"pair\"\nbootstrap = [\"server\"]\nrelays = [\"server\"]\n{blocks}");
@@ -88,8 +51,7 @@ fn side(name: &str, side: Side, through: Through) -> String {
     match side {
         Public => format!("[[server]]\nname = \"{name}\"\nrole = \"family\"\nipv6 = false\n{common}"),
         // By TCP, Linux makes none.
-        FullCone if through == OnlyTcp => home("plain", "full-cone-udp"),
-        FullCone => home("plain", "full-cone"),
+        FullCone => home("plain", "full-cone-udp"),
         PortRestricted => home("plain", "port-restricted"),
         Symmetric => home("plain", "symmetric"),
         // Each behind a provider's NAT of its own.
@@ -143,17 +105,12 @@ fn look(text: &str, direct: bool) -> Vec<String> {
 /// All cells of a table.
 fn every_kind_with_every_other(through: Through) {
     let mut all_wrong = vec![];
-    let mut situations = 0;
-    for (row, (one, cells)) in table(through).iter().enumerate() {
-        for (other, direct) in ALL[row..].iter().zip(*cells) {
-            situations += 1;
-            let wrong = look(&scenario(through, *one, *other), *direct);
-            if let Some(first) = wrong.first() {
-                all_wrong.push(format!("{one:?} and {other:?}, direct: {direct}: {} of {SEEDS}: {first}", wrong.len()));
-            }
+    for (one, other, direct) in situations(through) {
+        let wrong = look(&scenario(through, one, other), direct);
+        if let Some(first) = wrong.first() {
+            all_wrong.push(format!("{one} and {other}, direct: {direct}: {} of {SEEDS}: {first}", wrong.len()));
         }
     }
-    assert_eq!(situations, if through == Both { 21 } else { 15 });
     assert!(all_wrong.is_empty(), "{}", all_wrong.join("\n"));
 }
 
@@ -163,8 +120,51 @@ fn every_kind_with_every_other_comes_to_the_same() {
 }
 
 #[test]
+fn by_quic_alone() {
+    every_kind_with_every_other(OnlyQuic);
+}
+
+#[test]
 fn by_tcp_alone() {
     every_kind_with_every_other(OnlyTcp);
+}
+
+/// Of all holes in all situations, as many in 1 000 must be made by the first try.
+const AT_FIRST: u64 = 970;
+
+/// All situations, 20 seeds of each, with lines of this length and in this weather: what they can have, they have in time,
+/// and nearly all holes are made by the first try.
+fn holes_are_made_by_the_first_try(access: &str, weather: &str) {
+    let (mut holes, mut at_first, mut late) = (0, 0, vec![]);
+    for through in Through::ALL {
+        for (one, other, direct) in situations(through) {
+            let text = scenario(through, one, other).replace("0.0002", access) + weather;
+            let scenario = parse("pair.toml", &text).unwrap();
+            for seed in 0..20 {
+                let report = run::run(&scenario, seed, &NEVER);
+                assert!(report.is_good(), "{one} and {other} {through}, seed {seed}: {:?}", report.findings);
+                holes += report.counts.holes;
+                at_first += report.counts.holes_at_first;
+                let times = if direct { &report.pairs.directs } else { &report.pairs.firsts };
+                if times.first().is_none_or(|time| *time > WITHIN) {
+                    late.push(format!("{one} and {other} {through}, seed {seed}: {:?}", report.pairs));
+                }
+            }
+        }
+    }
+    println!("{at_first} of {holes} by the first try, {} late", late.len());
+    assert!(late.is_empty(), "{}", late.join("\n"));
+    assert!(holes > 500 && 1_000 * at_first >= AT_FIRST * holes, "{at_first} of {holes}");
+}
+
+#[test]
+fn holes_are_made_by_the_first_try_in_the_lab() {
+    holes_are_made_by_the_first_try("0.0002", "");
+}
+
+#[test]
+fn holes_are_made_by_the_first_try_in_bad_weather() {
+    holes_are_made_by_the_first_try("0.025", "[weather]\nloss = 10000\njitter = \"5ms\"\nwake-slack = \"20ms\"\n");
 }
 
 #[test]

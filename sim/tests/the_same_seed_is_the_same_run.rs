@@ -1,4 +1,5 @@
-//! One scenario and one seed are one run: twice in a process, in two processes, and with others beside it.
+//! One scenario and one seed are one run: twice in a process, in two processes, with others beside it, and in debug and
+//! release builds.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{collections::BTreeSet, process::Command, sync::atomic::AtomicBool};
@@ -88,6 +89,38 @@ fn in_another_process() {
         .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["hash"], hash(STORMY, 5));
+}
+
+/// Of the profile that these tests are not built in. It takes minutes, so it is for those who ask:
+/// `cargo test -p kinfolk-sim --test the_same_seed_is_the_same_run -- --ignored`.
+#[test]
+#[ignore = "builds the program once more"]
+fn in_debug_and_release() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stormy.toml");
+    std::fs::write(&file, STORMY).unwrap();
+    let other = if cfg!(debug_assertions) { "release" } else { "dev" };
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "run",
+            "--quiet",
+            "--profile",
+            other,
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ])
+        .args(["--", "run", file.to_str().unwrap(), "--seeds", "0..4", "--jobs", "1", "--json"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let hashes: Vec<serde_json::Value> = told
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|report| report["seed"].is_u64())
+        .map(|report| report["hash"].clone())
+        .collect();
+    let here: Vec<String> = (0..4).map(|seed| hash(STORMY, seed)).collect();
+    assert_eq!(hashes, here, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

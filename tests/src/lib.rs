@@ -13,6 +13,7 @@
 //!
 //! Everything here panics when the machine does not do what it should: that is a failed test.
 
+mod allowed;
 mod figures;
 mod foreign;
 mod network;
@@ -23,12 +24,12 @@ mod side;
 mod trace;
 mod world;
 
+pub use allowed::{Side, Through, can_be_direct, situations};
 pub use figures::{Figures, Usage};
 pub use foreign::Foreign;
 pub use network::{Device, Site};
 pub use node::{Node, NodeBuilder};
 pub use pair::{Met, Pair};
 pub use program::program;
-pub use side::Side;
 pub use trace::Trace;
 pub use world::World;

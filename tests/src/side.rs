@@ -1,45 +1,6 @@
-use std::fmt;
-
 use patchbay::{Firewall, FirewallConfig, IpSupport, Lab, Nat, RouterPreset};
 
-use crate::Site;
-
-/// What stands between a node and the internet, for IPv4.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Side {
-    /// Nothing: public addresses.
-    Public,
-    /// A NAT that lets everyone in at a port that was ever used (endpoint-independent mapping and filter). UDP only: TCP
-    /// gets in as behind a port-restricted one.
-    FullCone,
-    /// A NAT as most homes have it: endpoint-independent mapping, address- and port-dependent filter.
-    PortRestricted,
-    /// A NAT that gives each destination another, random port.
-    Symmetric,
-    /// A home's port-restricted NAT behind its provider's (CGNAT), which is port-restricted as well.
-    DoubleNat,
-    /// A port-restricted NAT through which no UDP goes.
-    UdpBlocked,
-}
-
-impl Side {
-    /// All.
-    pub const ALL: [Self; 6] =
-        [Self::Public, Self::FullCone, Self::PortRestricted, Self::Symmetric, Self::DoubleNat, Self::UdpBlocked];
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Public => "public",
-            Self::FullCone => "full cone",
-            Self::PortRestricted => "port-restricted",
-            Self::Symmetric => "symmetric",
-            Self::DoubleNat => "double NAT",
-            Self::UdpBlocked => "UDP blocked",
-        })
-    }
-}
+use crate::{Side, Site};
 
 impl Side {
     /// A home of that kind, or the provider's own network.

@@ -1,70 +1,10 @@
 //! Every kind of NAT with every other one: the nodes end up directly connected wherever the two allow it, by whatever
 //! transport does, and else stay connected through the relay and say why.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use kinfolk_shell::api::types::PathKind;
-use kinfolk_tests::{Node, Pair, Side};
-
-/// What the two networks let through, beside the NATs themselves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Through {
-    Both,
-    OnlyQuic,
-    OnlyTcp,
-}
-
-impl fmt::Display for Through {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Both => "",
-            Self::OnlyQuic => "QUIC only",
-            Self::OnlyTcp => "TCP only",
-        })
-    }
-}
-
-/// Whether two sides can have a direct connection. Written out, not computed: it is what the tests compare with. Each
-/// row's kind with those from its own on, in the order of `Side::ALL`.
-fn table(through: Through) -> [(Side, &'static [bool]); 6] {
-    use Side::{DoubleNat, FullCone, PortRestricted, Public, Symmetric, UdpBlocked};
-    const DIRECT: bool = true;
-    const RELAYED: bool = false;
-    match through {
-        Through::Both => [
-            (Public, &[DIRECT, DIRECT, DIRECT, DIRECT, DIRECT, DIRECT]),
-            (FullCone, &[DIRECT, DIRECT, DIRECT, DIRECT, DIRECT]),
-            (PortRestricted, &[DIRECT, RELAYED, DIRECT, DIRECT]),
-            (Symmetric, &[RELAYED, RELAYED, RELAYED]),
-            (DoubleNat, &[DIRECT, DIRECT]),
-            (UdpBlocked, &[DIRECT]),
-        ],
-        // Without UDP there is no QUIC: that row is the same as in the others' absence.
-        Through::OnlyQuic => [
-            (Public, &[DIRECT, DIRECT, DIRECT, DIRECT, DIRECT]),
-            (FullCone, &[DIRECT, DIRECT, DIRECT, DIRECT]),
-            (PortRestricted, &[DIRECT, RELAYED, DIRECT]),
-            (Symmetric, &[RELAYED, RELAYED]),
-            (DoubleNat, &[DIRECT]),
-            (UdpBlocked, &[]),
-        ],
-        // A full cone is one for UDP only; and a port-restricted NAT without UDP is the last kind.
-        Through::OnlyTcp => [
-            (Public, &[DIRECT, DIRECT, DIRECT, DIRECT, DIRECT]),
-            (FullCone, &[DIRECT, DIRECT, RELAYED, DIRECT]),
-            (PortRestricted, &[DIRECT, RELAYED, DIRECT]),
-            (Symmetric, &[RELAYED, RELAYED]),
-            (DoubleNat, &[DIRECT]),
-            (UdpBlocked, &[]),
-        ],
-    }
-}
-
-fn can_be_direct(through: Through, one: Side, other: Side) -> bool {
-    let place = |side| Side::ALL.iter().position(|known| *known == side).unwrap();
-    let (row, column) = (place(one).min(place(other)), place(one).max(place(other)));
-    table(through)[row].1[column - row]
-}
+use kinfolk_tests::{Node, Pair, Side, Through, can_be_direct};
 
 /// Starts both, waits for what the table says, and prints how long it took.
 #[expect(clippy::print_stdout, reason = "the times are asked for")]
@@ -78,7 +18,7 @@ async fn meet(through: Through, one: Side, other: Side) {
         }
     }
     pair.start().await;
-    if can_be_direct(through, one, other) {
+    if can_be_direct(through, one, other).unwrap() {
         pair.on_one_direct_connection(Duration::from_secs(60)).await;
     } else {
         pair.on("both are connected through the relay", Duration::from_secs(60), |path| path.kind == PathKind::Relayed)
@@ -155,7 +95,7 @@ fn says_why(pair: &Pair) -> Option<()> {
 
 /// By whatever gets through, by QUIC alone and by TCP alone: three worlds at once, whose nodes mostly wait.
 async fn meet_in_every_way(one: Side, other: Side) {
-    if one == Side::UdpBlocked || other == Side::UdpBlocked {
+    if can_be_direct(Through::OnlyQuic, one, other).is_none() {
         meet(Through::Both, one, other).await;
     } else {
         tokio::join!(

@@ -218,9 +218,6 @@ impl PeerLifecycle {
             self.refuse_held(cx, held, Reason::TimedOut);
         }
         self.expire_asks(cx);
-        if self.next_trim(&cx.config.lifecycle).is_some_and(|at| at <= cx.now) {
-            self.trim(cx);
-        }
     }
 
     pub(crate) fn deadline(&self, config: &LifecycleConfig) -> Option<Time> {

@@ -31,6 +31,13 @@ impl PeerLifecycle {
         }
     }
 
+    /// After what the other machines do in a pass: whom they have let go in it may have been here for long.
+    pub(crate) fn trim_if_due(&mut self, cx: &mut Cx<'_>) {
+        if self.next_trim(&cx.config.lifecycle).is_some_and(|at| at <= cx.now) {
+            self.trim(cx);
+        }
+    }
+
     /// Above the high water mark, closes the least useful peers down to the low one. Never: pinned, asked for, syncing,
     /// or protected by the application.
     pub(super) fn trim(&mut self, cx: &mut Cx<'_>) {

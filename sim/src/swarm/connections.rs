@@ -109,6 +109,11 @@ impl Conn {
     pub(super) fn side_of(&self, node: HostId) -> u8 {
         u8::from(self.ends[0].node != node)
     }
+
+    /// Whether an end still waits for the last packet of its handshake: what is asked of it is answered after that.
+    fn waits(&self, side: u8, now: Moment) -> bool {
+        self.ends[usize::from(side)].number == 0 && now < self.since + HANDSHAKE
+    }
 }
 
 impl World {
@@ -251,7 +256,7 @@ impl World {
         let Message { conn, to, body, .. } = message;
         let Some(known) = self.conns.get(conn) else { return };
         let end = &known.ends[usize::from(to)];
-        let (node, open, number) = (end.node, end.open, end.number);
+        let (node, open) = (end.node, end.open);
         let machine = &self.machines[node as usize];
         if !machine.on {
             return;
@@ -262,7 +267,7 @@ impl World {
                 self.open_listening_end(conn, origin, took + half);
             }
             // It has overtaken the last packet of the handshake.
-            body if number == 0 && self.now < known.since + HANDSHAKE && !matches!(body, Body::Close) => {
+            body if known.waits(to, self.now) && !matches!(body, Body::Close) => {
                 let later = self.messages.insert(Message { conn, to, body, tries: 0 });
                 self.queue.push(self.now + RESEND, node, What::Message(later));
             }
@@ -348,6 +353,10 @@ impl World {
             self.queue.push(self.now + PING_INTERVAL, node, What::Ping(key, side));
             return;
         }
+        if conn.waits(1 - side, self.now) {
+            self.queue.push(self.now + RESEND, node, What::Ping(key, side));
+            return;
+        }
         self.counts.bytes += 300;
         let there = self.one_way(key, side);
         let back = there.and_then(|_| self.one_way(key, 1 - side));
@@ -411,6 +420,10 @@ impl World {
         let end = &conn.ends[usize::from(side)];
         let node = end.node;
         if !end.open {
+            return;
+        }
+        if conn.waits(1 - side, self.now) {
+            self.queue.push(self.now + RESEND, node, What::Identify(key, side));
             return;
         }
         if self.one_way(key, 1 - side).is_none() {
