@@ -151,13 +151,35 @@ fn a_relay_of_the_settings_is_dialled_and_asked_before_it_has_introduced_itself(
 }
 
 #[test]
+fn a_relay_that_was_full_and_is_gone_is_wanted_again_when_it_may_be_asked() {
+    let mut config = Config { mdns: false, ..Config::desktop() };
+    config.lifecycle.low_water = 1;
+    let mut rig = Rig::quiet(config);
+    rig.tell(Event::StoreLoaded { peers: vec![relay_of_an_earlier_run(7)], nat: None, last: true });
+    let connection = rig.dial_succeeds(7);
+    rig.identified_as(connection, 7, relay_at(7));
+    ends(&mut rig, 7, ReserveError::Full);
+    let rests_until = rig.node.view().unwrap().node().relays[0].retry_at.unwrap();
+    rig.tell(Event::Disconnected { connection, peer: peer(7), cause: CloseCause::Ours });
+    // Somebody else comes: what is due next is worked out anew.
+    let company = rig.connected(1, Direction::Outbound, global(1), Origin::Inbound);
+    rig.identified(company, 1);
+    while rig.node.next_deadline().is_some_and(|due| due.at < rests_until) {
+        rig.live(secs(1));
+    }
+    assert_eq!(rig.node.next_deadline().unwrap().at, rests_until);
+}
+
+fn relay_of_an_earlier_run(n: u64) -> StoredPeer {
+    let address =
+        kinfolk_core::StoredAddress { address: global(n), source: Source::Store, proven: true, last_success: 0 };
+    StoredPeer { peer: peer(n), pinned: false, blocked: false, relay: true, record: 0, addresses: vec![address] }
+}
+
+#[test]
 fn a_relay_of_an_earlier_run_is_dialled_when_none_is_here() {
     let mut rig = node();
-    let address =
-        kinfolk_core::StoredAddress { address: global(7), source: Source::Store, proven: true, last_success: 0 };
-    let stored =
-        StoredPeer { peer: peer(7), pinned: false, blocked: false, relay: true, record: 0, addresses: vec![address] };
-    rig.tell(Event::StoreLoaded { peers: vec![stored], nat: None, last: true });
+    rig.tell(Event::StoreLoaded { peers: vec![relay_of_an_earlier_run(7)], nat: None, last: true });
     let reason = rig.commands.iter().find(|command| matches!(command.action, Action::Dial { .. })).unwrap();
     assert_eq!(reason.reason, Reason::RelayWanted { have: 0, want: 2 });
     rig.dial_succeeds(7);

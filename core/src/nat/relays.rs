@@ -203,7 +203,7 @@ impl Relays {
         self.look_for(cx, lifecycle);
         lifecycle.set_relays(self.held_count(), wanted);
         lifecycle.set_witness(cx, self.witness(lifecycle));
-        self.next = self.next_due(cx, lifecycle);
+        self.next = self.next_due(cx);
     }
 
     pub(super) const fn deadline(&self) -> Option<Time> {
@@ -548,14 +548,13 @@ impl Relays {
         self.places.retain(|slot, place| lifecycle.peers.get(*slot).is_some_and(|peer| peer.arrival == place.arrival));
     }
 
-    fn next_due(&self, cx: &Cx<'_>, lifecycle: &PeerLifecycle) -> Option<Time> {
+    fn next_due(&self, cx: &Cx<'_>) -> Option<Time> {
         let answers = self.places.values().filter_map(|place| place.until);
         let renewals = self.held().filter(|(_, place)| place.until.is_none()).map(|(_, place)| place.renew_at);
         let missing = self.asked_count() < self.wanted;
-        // Looks at every peer that is here: only where it matters.
-        let candidates = missing.then(|| lifecycle.relay_candidates()).into_iter().flatten();
-        let waiting = candidates.filter_map(|(slot, _)| self.places.get(&slot));
-        let retries = waiting.filter(|place| place.reservation.is_none()).map(|place| place.retry_at);
+        // Also of those that are not here: they are dialled when they may be asked again.
+        let waiting = self.places.values().filter(|place| missing && place.reservation.is_none());
+        let retries = waiting.map(|place| place.retry_at);
         let improve = Some(self.improve_at).filter(|_| self.wanted > 0 && !missing);
         let first = Some(Time::ZERO + cx.config.nat.relay_after).filter(|_| self.wanted == 0);
         answers.chain(renewals).chain(retries).chain(improve).chain(first).filter(|at| *at > cx.now).min()
