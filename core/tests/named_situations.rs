@@ -456,6 +456,20 @@ fn a_peer_that_connects_and_drops_in_a_loop_is_turned_away_for_a_while() {
 }
 
 #[test]
+fn a_peer_that_starts_a_few_times_in_a_minute_is_no_loop() {
+    let mut rig = Rig::quiet(desktop());
+    for _ in 0..3 {
+        // It comes through a relay, then directly, by both transports, and needs the circuit no more; then it ends.
+        let by = [circuit(9), global(1), address("/ip4/45.10.1.1/tcp/4001")];
+        for connection in by.map(|address| rig.inbound(1, address)) {
+            rig.pass(secs(2));
+            rig.tell(Event::Disconnected { connection, peer: peer(1), cause: CloseCause::Remote });
+        }
+    }
+    assert!(!rig.commands.iter().any(|command| command.action == Action::Deny { peer: peer(1) }), "{}", rig.words());
+}
+
+#[test]
 fn a_flood_of_addresses_is_cut_and_said_once() {
     let mut rig = Rig::quiet(desktop());
     for n in 0..200 {

@@ -232,7 +232,9 @@ impl PeerLifecycle {
             }
             (_, Some(_)) => {}
         }
-        if !ours && connection.direction == Direction::Inbound {
+        // While others stand it has only ended what it no longer needs: a circuit, or one of two.
+        let left = self.peers.at(slot).connections.is_empty();
+        if !ours && left && connection.direction == Direction::Inbound {
             self.count_drop(cx, slot, connection.since);
         }
         self.settle(cx, slot);

@@ -152,7 +152,7 @@ pub struct LifecycleConfig {
     pub proof_quic: Duration,
     /// The same for TCP; default 15 s: punched TCP connections were seen to die after 10 s.
     pub proof_tcp: Duration,
-    /// How often a peer may drop its connection within `flap_window` before it is turned away; default 5.
+    /// How often a peer may drop its only connection within `flap_window` before it is turned away; default 5.
     pub flap_limit: u32,
     /// See `flap_limit`; default 1 min.
     pub flap_window: Duration,
