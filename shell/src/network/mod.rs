@@ -99,11 +99,11 @@ pub struct NetworkSettings {
     /// How often each connection is pinged; default 15 s. Up to a quarter earlier, together with others.
     pub ping_interval: Duration,
     /// The same for direct connections by QUIC that we have dialled, from the third ping on; default 25 s, which is what
-    /// WireGuard recommends to keep a way through NATs open, and spares both sides QUIC's own keep-alives. That nobody is
-    /// there any more, QUIC notices by itself (`quic_idle`).
+    /// WireGuard recommends to keep a way through NATs open. As they share turns they cost less than QUIC's own keep-alives.
     pub quic_ping_interval: Duration,
-    /// The same where the other side has dialled, and pings, too; default 100 s. The core takes two minutes of silence for
-    /// the end.
+    /// The same where the other side has dialled, and pings, too; default 60 s. That nobody is there any more, QUIC notices by
+    /// itself (`quic_idle`); with an outage of as long as that before an answer, it is within the two minutes of silence that
+    /// the core takes for the end.
     pub quic_ping_heard: Duration,
     /// A ping without answer fails at the first turn after this; default 15 s: other rust-libp2p programs answer over QUIC as
     /// late as their own next ping, which is 15 s. The first failure is forgiven, so a cut link shows after at most three
@@ -134,7 +134,7 @@ impl NetworkSettings {
             quic_idle: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
             quic_ping_interval: Duration::from_secs(25),
-            quic_ping_heard: Duration::from_secs(100),
+            quic_ping_heard: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(15),
             mdns_interval: Duration::from_secs(30),
             handshakes: 64,

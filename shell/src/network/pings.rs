@@ -342,10 +342,10 @@ mod tests {
         assert_eq!(seconds(dialled(quic, Endpoint::Dialer)), (15, 25));
         assert_eq!(
             seconds(dialled(quic, Endpoint::Listener)),
-            (15, 100),
+            (15, 60),
             "punched: the other side is the one that dials"
         );
-        assert_eq!(seconds(heard(quic)), (15, 100));
+        assert_eq!(seconds(heard(quic)), (15, 60));
         assert_eq!(seconds(dialled(tcp, Endpoint::Dialer)), (15, 15));
         assert_eq!(seconds(heard(tcp)), (15, 15));
         let circuit = format!("{quic}/p2p/{}/p2p-circuit", PeerId::random());
@@ -354,5 +354,7 @@ mod tests {
             (15, 15),
             "its relay may be reached by TCP on the other side"
         );
+        assert!(settings.quic_ping_heard + settings.quic_idle <= Duration::from_secs(120), "the core's patience");
+        assert!(settings.quic_ping_interval < settings.quic_keep_alive);
     }
 }
