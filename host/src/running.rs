@@ -80,35 +80,36 @@ where
     let Footprint { slack, batch, .. } = footprint;
     let settings =
         NodeSettings { config: config.clone(), agent: AGENT.to_owned(), place, http, tokens, log, slack, batch };
-    // Opens and writes files.
-    let prepared = tokio::task::spawn_blocking(move || node::prepare(settings)).await;
-    let prepared = prepared.map_err(|error| StartError::Failed(error.to_string()))??;
-    let key = prepared.identity.keypair.clone();
-    let app = app(&key);
-    let spawn = |task| {
-        tokio::spawn(task);
-    };
-    let mut settings = NetworkSettings { numbers: prepared.numbers(), ..NetworkSettings::new(config, AGENT) };
-    footprint.shape(&mut settings);
-    let network = Network::new(key, settings, spawn, app)?;
-    let logs = prepared.logs().clone();
-    let network = network.with_logs(logs.clone());
-    let (peer, warnings, http) = (prepared.identity.peer, prepared.warnings.clone(), prepared.http());
-    let (life, handle, app_events) = prepared.drive(network);
-    // Before its life begins, so that nothing is missed.
-    let first_events = Mutex::new(Some(handle.events()));
-    let life = Some(tokio::spawn(life));
-    Ok(Running {
-        handle,
-        peer,
-        warnings,
-        http,
-        logs,
-        first_events,
-        app_events,
-        runtime: runtime::Handle::current(),
-        life,
-    })
+    // Opens and writes files. And what makes the network needs much room for a moment: on a thread that ends, its stack does
+    // not stay with the process, as that of the main thread would.
+    let assembled = tokio::task::spawn_blocking(move || {
+        let prepared = node::prepare(settings)?;
+        let key = prepared.identity.keypair.clone();
+        let app = app(&key);
+        let spawn = |task| {
+            tokio::spawn(task);
+        };
+        let mut settings = NetworkSettings { numbers: prepared.numbers(), ..NetworkSettings::new(config, AGENT) };
+        footprint.shape(&mut settings);
+        let network = Network::new(key, settings, spawn, app)?;
+        let logs = prepared.logs().clone();
+        let network = network.with_logs(logs.clone());
+        let (peer, warnings, http) = (prepared.identity.peer, prepared.warnings.clone(), prepared.http());
+        let (life, handle, app_events) = prepared.drive(network);
+        // Before its life begins, so that nothing is missed.
+        let first_events = Mutex::new(Some(handle.events()));
+        let life = Some(tokio::spawn(life));
+        let runtime = runtime::Handle::current();
+        Ok(Running { handle, peer, warnings, http, logs, first_events, app_events, runtime, life })
+    });
+    match assembled.await {
+        Ok(running) => running,
+        Err(error) => match error.try_into_panic() {
+            // The application's.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(StartError::Failed(error.to_string())),
+        },
+    }
 }
 
 fn folder(host: HostSettings) -> Folder {

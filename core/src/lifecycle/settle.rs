@@ -13,7 +13,7 @@ use crate::{
 
 /// A peer for which nothing else is due is looked at this often.
 const REVIEW: Duration = Duration::from_secs(300);
-/// A connection without any sign of life for this long is dead: pings come every 15 s and fail after 20 s.
+/// A connection without any sign of life for this long is dead: pings come every 15 to 60 s, with low power every 100 s.
 const SILENCE: Duration = Duration::from_secs(120);
 /// The shell has this long to close a connection.
 const CLOSING: Duration = Duration::from_secs(30);

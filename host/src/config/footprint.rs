@@ -96,7 +96,8 @@ impl Footprint {
             settings.ping_interval = Duration::from_secs(60);
             // The core takes two minutes of silence for the end.
             settings.quic_ping_interval = Duration::from_secs(100);
-            settings.ping_timeout = Duration::from_secs(61);
+            settings.quic_ping_heard = Duration::from_secs(100);
+            settings.ping_timeout = Duration::from_secs(60);
             settings.mdns_interval = Duration::from_secs(300);
         }
         if let Some((_, connections)) = self.room() {

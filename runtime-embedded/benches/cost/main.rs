@@ -2,8 +2,8 @@
 //! QUIC, with each `power`, and beside it libp2p alone. And how long it takes from the start of the program to the first
 //! connection.
 //!
-//! `cargo bench -p kinfolk-embedded --profile small`; `COST_SECONDS` is how long each row is measured (60), `COST_SETTLE` how
-//! long it is left alone before (30). Wake-ups are times that one of the process's threads slept and was woken, libp2p's timer
+//! `cargo bench -p kinfolk-embedded --profile small`; with words behind it (`-- low quic`) only the rows that have them all.
+//! `COST_SECONDS` is how long each row is measured (60), `COST_SETTLE` how long it is left alone before (30). Wake-ups are times that one of the process's threads slept and was woken, libp2p's timer
 //! included: its own voluntary context switches. The peers are of the same kind, in the process of this benchmark, and in
 //! their usual settings.
 
@@ -44,6 +44,25 @@ fn main() {
     if env::args().any(|argument| argument == BARE) {
         return runtime().unwrap().block_on(bare::listen()).unwrap();
     }
+    let words: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if words.is_empty() {
+        start_of_the_program();
+    }
+    println!(
+        "{:<14} {:<10} {:>8} {:>10} {:>10} {:>12} {:>12} {:>14}",
+        "node", "peers", "threads", "RSS kB", "own kB", "wake-ups/s", "CPU ms/s", "MB written/day"
+    );
+    for node in ["libp2p", "normal power", "low power"] {
+        for transport in [None, Some("/tcp/"), Some("/quic-v1")] {
+            let name = format!("{node} {}", transport.unwrap_or("none"));
+            if words.iter().all(|word| name.contains(word)) {
+                row(node, transport);
+            }
+        }
+    }
+}
+
+fn start_of_the_program() {
     let size = fs::metadata(PROGRAM).unwrap().len();
     println!("program: {:.1} MB", size as f64 / 1e6);
     let mut starts: Vec<u128> = (0..9).map(|_| runtime().unwrap().block_on(first_connection()).as_millis()).collect();
@@ -52,15 +71,6 @@ fn main() {
         "start to first connection (a known peer on this machine): {} ms ({}–{})",
         starts[4], starts[0], starts[8]
     );
-    println!(
-        "{:<14} {:<10} {:>8} {:>10} {:>10} {:>12} {:>12} {:>14}",
-        "node", "peers", "threads", "RSS kB", "own kB", "wake-ups/s", "CPU ms/s", "MB written/day"
-    );
-    for node in ["libp2p", "normal power", "low power"] {
-        for transport in [None, Some("/tcp/"), Some("/quic-v1")] {
-            row(node, transport);
-        }
-    }
 }
 
 fn row(name: &str, transport: Option<&str>) {

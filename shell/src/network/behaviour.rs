@@ -11,7 +11,7 @@ use libp2p::{
     Multiaddr, PeerId, StreamProtocol, autonat, identify,
     identity::Keypair,
     kad::{self, RecordKey},
-    mdns, ping,
+    mdns,
     swarm::{FromSwarm, NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
@@ -152,7 +152,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
                 everything,
                 Box::new(|_, _| false),
             ),
-            ping: Pings::new(pings(settings, settings.ping_interval), pings(settings, settings.quic_ping_interval)),
+            ping: Pings::new(settings),
             kad: Governed::new(
                 Settled::new(kademlia(local, config)?, |_| true),
                 nothing_listened,
@@ -187,10 +187,6 @@ impl<A: NetworkBehaviour> Behaviour<A> {
 /// waits anew, so a network hears one question in half a minute, however many nodes it has.
 fn mdns_config(settings: &NetworkSettings) -> mdns::Config {
     mdns::Config { query_interval: settings.mdns_interval, ..mdns::Config::default() }
-}
-
-fn pings(settings: &NetworkSettings, interval: Duration) -> ping::Config {
-    ping::Config::new().with_interval(interval).with_timeout(settings.ping_timeout)
 }
 
 /// Strangers may fill what the core trims to `high_water`, and a little more, so that trimming and not this wall decides

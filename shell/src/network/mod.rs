@@ -91,19 +91,23 @@ pub struct NetworkSettings {
     /// Numbers our records in the hash table. By default it begins anew with each network; with a signal client beside it, it
     /// is the same one.
     pub numbers: Numbers,
-    /// A QUIC connection on which nothing happens sends something after this; default 25 s, below the usual 30 s of UDP
-    /// mappings. Each such packet is a wake-up on both sides.
+    /// A QUIC connection on which nothing happens sends something after this; default 28 s, below the usual 30 s of UDP
+    /// mappings, and above `quic_ping_interval`, which spares it. Each such packet is a wake-up on both sides.
     pub quic_keep_alive: Duration,
     /// A QUIC connection from which nothing comes is dead after this; default 60 s. Must be above `quic_keep_alive`.
     pub quic_idle: Duration,
-    /// How often each connection is pinged; default 15 s.
+    /// How often each connection is pinged; default 15 s. Up to a quarter earlier, together with others.
     pub ping_interval: Duration,
-    /// The same for direct connections by QUIC; default 20 s, which spares it the keep-alives on both sides. That nobody
-    /// is there any more, QUIC notices by itself (`quic_idle`).
+    /// The same for direct connections by QUIC that we have dialled, from the third ping on; default 25 s, which is what
+    /// WireGuard recommends to keep a way through NATs open. As they share turns they cost less than QUIC's own keep-alives.
     pub quic_ping_interval: Duration,
-    /// A ping without answer fails after this; default 16 s: other rust-libp2p programs answer over QUIC as late as
-    /// their own next ping, which is 15 s. The library forgives the first failure, so a cut link shows after at most
-    /// twice interval and time-out: 62 s.
+    /// The same where the other side has dialled, and pings, too; default 60 s. That nobody is there any more, QUIC notices by
+    /// itself (`quic_idle`); with an outage of as long as that before an answer, it is within the two minutes of silence that
+    /// the core takes for the end.
+    pub quic_ping_heard: Duration,
+    /// A ping without answer fails at the first turn after this; default 15 s: other rust-libp2p programs answer over QUIC as
+    /// late as their own next ping, which is 15 s. The first failure is forgiven, so a cut link shows after at most three
+    /// intervals: by TCP 45 s.
     pub ping_timeout: Duration,
     /// How often the home network is asked who is there, once somebody has answered; default 30 s.
     pub mdns_interval: Duration,
@@ -126,11 +130,12 @@ impl NetworkSettings {
             config,
             agent: agent.into(),
             numbers: Numbers::default(),
-            quic_keep_alive: Duration::from_secs(25),
+            quic_keep_alive: Duration::from_secs(28),
             quic_idle: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
-            quic_ping_interval: Duration::from_secs(20),
-            ping_timeout: Duration::from_secs(16),
+            quic_ping_interval: Duration::from_secs(25),
+            quic_ping_heard: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(15),
             mdns_interval: Duration::from_secs(30),
             handshakes: 64,
             negotiating: 64,

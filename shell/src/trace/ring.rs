@@ -14,7 +14,7 @@ use std::{
 use futures::channel::oneshot;
 use kinfolk_core::trace::{Frame, Header};
 use serde::Serialize;
-use zstd::stream::raw::CParameter;
+use zstd::{stream::raw::CParameter, zstd_safe::Strategy};
 
 use super::{Message, Shared, TraceLimits, export};
 use crate::api::types::Exported;
@@ -22,8 +22,17 @@ use crate::api::types::Exported;
 /// After a failed write (disk full), the next try.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// 256 KiB to look back into: the compressor needs about 1 MiB then, and gives away little.
-const WINDOW_LOG: u32 = 18;
+/// How a segment is compressed. With 64 KiB to look back into and small tables, which it searches longer, the compressor
+/// needs 0.35 MiB in place of 1.3 (level 3 with 256 KiB), and a trace with batches of a few lines becomes a tenth smaller.
+const COMPRESSION: [CParameter; 7] = [
+    CParameter::Strategy(Strategy::ZSTD_lazy),
+    CParameter::WindowLog(16),
+    CParameter::HashLog(14),
+    CParameter::ChainLog(14),
+    CParameter::SearchLog(3),
+    CParameter::MinMatch(5),
+    CParameter::TargetLength(4),
+];
 
 /// The room for a line that is kept from line to line; only checkpoints are longer.
 const KEPT_LINE: usize = 64 << 10;
@@ -191,7 +200,9 @@ impl Writer {
     fn begin(&mut self, mut header: Header) -> io::Result<()> {
         let (number, file) = self.ring.begin()?;
         let mut encoder = zstd::Encoder::new(Counted { file, bytes: 0 }, zstd::DEFAULT_COMPRESSION_LEVEL)?;
-        encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+        for parameter in COMPRESSION {
+            encoder.set_parameter(parameter)?;
+        }
         // A flipped bit may be other JSON that is just as valid.
         encoder.include_checksum(true)?;
         self.segment = Some(Open { encoder, full: u64::MAX, told_full: false });

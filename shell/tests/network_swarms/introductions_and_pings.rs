@@ -88,6 +88,7 @@ async fn pings_come_back() {
         // Its own pings would hide that it answers others' only when something else wakes it.
         slow.ping_interval = Duration::from_secs(600);
         slow.quic_ping_interval = Duration::from_secs(600);
+        slow.quic_ping_heard = Duration::from_secs(600);
         let new = Keypair::generate_ed25519;
         let (mut a, mut b) = (peer_with(new(), quick), peer_with(new(), slow));
         let address = b.listen(listen).await;
