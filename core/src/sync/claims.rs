@@ -76,8 +76,7 @@ impl LogSync {
     }
 
     fn logs_of(&self, author: &PeerId) -> impl DoubleEndedIterator<Item = (&LogId, &Log)> {
-        let epoch = |epoch| LogId { author: *author, epoch };
-        self.logs.range(epoch(0)..=epoch(u64::MAX))
+        self.logs.range(LogId::all_of(*author))
     }
 
     /// The oldest log of an author that is exchanged, once as many as are exchanged at most are held here. What somebody

@@ -5,7 +5,7 @@
 //! begins a new one, of a higher *epoch*; the earlier ones stay what they are, and travel like any other.
 
 use alloc::string::{String, ToString};
-use core::{fmt, fmt::Write, str::FromStr, time::Duration};
+use core::{fmt, fmt::Write, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::{PeerId, Service};
 
@@ -199,6 +199,13 @@ impl TryFrom<String> for EntryHash {
             *byte = (digit(2 * at)? << 4 | digit(2 * at + 1)?) as u8;
         }
         Ok(Self(hash))
+    }
+}
+
+impl LogId {
+    /// All that an author may have, for the range of an ordered map.
+    pub const fn all_of(author: PeerId) -> RangeInclusive<Self> {
+        Self { author, epoch: 0 }..=Self { author, epoch: u64::MAX }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use kinfolk_core::{Config, Scope};
+use kinfolk_core::Config;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, autonat, identify,
     identity::Keypair,
@@ -24,7 +24,7 @@ use super::{
     punch::Punch,
     reach::{
         Reach,
-        serving::{Offered, Terms, on_the_internet},
+        serving::{Offered, Terms},
     },
     relay,
     settled::Settled,
@@ -85,9 +85,7 @@ impl Routed {
 
     /// Whether Kademlia may dial, and tell others, this address: an endpoint on the internet, or what the core routed.
     pub(super) fn allows(&self, peer: &PeerId, address: &Multiaddr) -> bool {
-        if let Some((ip, ..)) = ids::endpoint(address)
-            && Scope::of(ip).is_global()
-        {
+        if ids::on_the_internet(address) {
             return true;
         }
         let address = ids::without_peer(address.clone());
@@ -168,13 +166,13 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             // The guard stops what an application's dials must not reach.
             app: Governed::new(app, everything, Box::new(|_, _| true)),
             autonat_v2: Governed::new(
-                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), on_the_internet)
+                Offered::new(autonat::v2::server::Behaviour::default(), terms.clone(), ids::on_the_internet)
                     .within(PROBE_PATIENCE),
                 everything,
                 Box::new(|_, _| false),
             ),
             autonat_v1: Governed::new(
-                Offered::new(autonat::v1::Behaviour::new(local, autonat_v1()), terms, on_the_internet),
+                Offered::new(autonat::v1::Behaviour::new(local, autonat_v1()), terms, ids::on_the_internet),
                 everything,
                 Box::new(|_, _| false),
             ),

@@ -75,15 +75,12 @@ impl Openings {
     }
 
     fn allow(&self, address: &Multiaddr) -> bool {
-        let endpoint = ids::endpoint(address);
-        if let Some((ip, ..)) = endpoint
-            && Scope::of(ip).is_global()
-        {
+        if ids::on_the_internet(address) {
             return true;
         }
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let by_port = || {
-            endpoint.is_some_and(|(ip, port, kind)| {
+            ids::endpoint(address).is_some_and(|(ip, port, kind)| {
                 Scope::of(ip).is_dialable() && (table.any > 0 || table.ports.contains_key(&(port, kind)))
             })
         };

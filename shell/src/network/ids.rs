@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use kinfolk_core::{Address, AddressError, PeerAddress, PeerId as CorePeerId, Transport};
+use kinfolk_core::{Address, AddressError, PeerAddress, PeerId as CorePeerId, Scope, Transport};
 use libp2p::{Multiaddr, PeerId, kad::KBucketKey, multiaddr::Protocol, multihash::Multihash};
 
 /// The longest text of an address that is taken from others. A relayed one with names and ids in it has about 250.
@@ -106,6 +106,11 @@ pub(crate) fn without_peer(mut address: Multiaddr) -> Multiaddr {
         address.pop();
     }
     address
+}
+
+/// Whether it is a plain endpoint on the internet: no name, which may lead anywhere, and no circuit, which proves nothing.
+pub(crate) fn on_the_internet(address: &Multiaddr) -> bool {
+    endpoint(address).is_some_and(|(ip, ..)| Scope::of(ip).is_global())
 }
 
 /// IP address, port and transport, if the address is nothing but these (and a peer's id).

@@ -164,8 +164,8 @@ impl Keeper {
                 LogError::Damaged(_) | LogError::Failed(_) => failed(&error),
             })?;
             head = Head { position: last.position, hash: last.hash };
-            let newest = self.shared.table().newest(&self.own);
-            if log.author == self.own && newest.is_none_or(|newest| newest.log <= log) {
+            if log.author == self.own && self.shared.table().newest(&log.author).is_none_or(|newest| newest.log <= log)
+            {
                 // They were lost here, and there may be more of them elsewhere than have come so far.
                 self.anew = true;
             }

@@ -374,8 +374,7 @@ impl Drop for Waiting {
 
 impl Table {
     fn of(&self, author: &PeerId) -> impl DoubleEndedIterator<Item = LogHead> {
-        let epoch = |epoch| LogId { author: *author, epoch };
-        self.heads.range(epoch(0)..=epoch(u64::MAX)).map(|(log, head)| LogHead { log: *log, head: *head })
+        self.heads.range(LogId::all_of(*author)).map(|(log, head)| LogHead { log: *log, head: *head })
     }
 
     /// An author's log of the highest epoch.

@@ -279,8 +279,7 @@ impl Logs {
     /// Of each author, the newest are exchanged.
     fn set(&mut self, log: LogId, head: Head) {
         self.heads.insert(log, head);
-        let of = |epoch| LogId { author: log.author, epoch };
-        let retired = self.heads.range(of(0)..=of(u64::MAX)).rev().nth(MAX_EPOCHS).map(|(log, _)| *log);
+        let retired = self.heads.range(LogId::all_of(log.author)).rev().nth(MAX_EPOCHS).map(|(log, _)| *log);
         if let Some(retired) = retired {
             self.heads.remove(&retired);
         }

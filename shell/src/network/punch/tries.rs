@@ -254,7 +254,7 @@ impl<A: NetworkBehaviour> Network<A> {
         match share.role {
             PunchRole::Dial => {
                 open.stage = Stage::Acting;
-                let (far, near) = targets.into_iter().partition::<Vec<_>, _>(leads_to_the_internet);
+                let (far, near) = targets.into_iter().partition::<Vec<_>, _>(ids::on_the_internet);
                 if !far.is_empty() {
                     self.punch_dial(command, share, far);
                 }
@@ -346,10 +346,6 @@ impl<A: NetworkBehaviour> Network<A> {
             self.tell(Event::PunchFailed { punch: command, error });
         }
     }
-}
-
-fn leads_to_the_internet(address: &Multiaddr) -> bool {
-    ids::endpoint(address).is_some_and(|(ip, ..)| Scope::of(ip).is_global())
 }
 
 impl Try {

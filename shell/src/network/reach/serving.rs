@@ -23,7 +23,7 @@ use std::{
 use either::Either;
 use futures::{FutureExt, future};
 use futures_timer::Delay;
-use kinfolk_core::{Scope, network_of};
+use kinfolk_core::network_of;
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
@@ -56,11 +56,6 @@ pub(in crate::network) struct Terms {
 
 /// Where the server may dial.
 pub(in crate::network) type Where = fn(&Multiaddr) -> bool;
-
-/// Plain endpoints on the internet: no names, which may lead anywhere, and no circuits, which prove nothing.
-pub(in crate::network) fn on_the_internet(address: &Multiaddr) -> bool {
-    ids::endpoint(address).is_some_and(|(ip, ..)| Scope::of(ip).is_global())
-}
 
 /// See the module.
 pub(in crate::network) struct Offered<B: NetworkBehaviour> {

@@ -14,8 +14,8 @@ use libp2p::{
 use libp2p_swarm_test::SwarmExt;
 
 use super::{
-    super::members::Audiences,
-    serving::{Offered, Served, Terms, on_the_internet},
+    super::{ids, members::Audiences},
+    serving::{Offered, Served, Terms},
     *,
 };
 
@@ -136,7 +136,7 @@ async fn whom_it_is_for_may_change_while_connections_stand() {
 async fn no_packet_goes_where_the_server_may_not_dial() {
     let terms = Terms::default();
     offer(&terms, Audience::Anyone);
-    let mut pair = Pair::new(&terms, on_the_internet).await;
+    let mut pair = Pair::new(&terms, ids::on_the_internet).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let addresses = [
