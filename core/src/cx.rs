@@ -75,9 +75,16 @@ pub(crate) struct Out {
     minted: u64,
 }
 
+/// Commands for which room is kept while there are none: a burst's room would stay for ever.
+const KEPT: usize = 4;
+
 impl Out {
     pub(crate) fn pop(&mut self) -> Option<Command> {
-        self.queue.pop_front()
+        let first = self.queue.pop_front();
+        if self.queue.is_empty() && self.queue.capacity() > KEPT {
+            self.queue = VecDeque::new();
+        }
+        first
     }
 
     pub(crate) fn is_empty(&self) -> bool {

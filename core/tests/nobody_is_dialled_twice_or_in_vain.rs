@@ -6,8 +6,8 @@ mod common;
 
 use common::*;
 use kinfolk_core::{
-    Action, Ask, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, Origin, PeerAddress, Query,
-    RequestId, Source, view::State,
+    Action, Ask, Asker, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, HeldId, Origin,
+    PeerAddress, Query, Reason, RequestId, Source, view::State,
 };
 
 fn with_bootstrap(n: u64) -> Config {
@@ -132,6 +132,90 @@ fn of_a_thousand_members_a_few_are_enough() {
     let low_water = Config::desktop().lifecycle.low_water;
     // One of them is the server; some dials were under way when it was enough.
     assert!((7..=low_water / 2).contains(&connections), "{connections} members dialled");
+}
+
+/// How often the hash table is asked for members and their records in an hour, when it answers with the same ones each time.
+fn asked_in_an_hour(rig: &mut Rig, members: u64) -> usize {
+    let mut asked = 0;
+    for _ in 0..360 {
+        all_succeed(rig).into_iter().for_each(|(connection, n)| rig.identified(connection, n));
+        rig.live(secs(10));
+        let open = rig.commands.iter().filter_map(|command| match command.action {
+            Action::Query(Query::Members) => Some((command.id, true)),
+            Action::Query(Query::Record { .. }) => Some((command.id, false)),
+            _ => None,
+        });
+        for (query, all) in open.collect::<Vec<_>>() {
+            asked += 1;
+            let peers = (100..100 + members).filter(|_| all).map(|n| (peer(n), vec![global(n)])).collect();
+            rig.tell(Event::QueryFound { query, peers, cut: 0, record: None });
+            rig.tell(Event::QueryEnded { query, successes: 1, failures: 0 });
+        }
+    }
+    asked
+}
+
+#[test]
+fn in_a_crowd_nobody_is_looked_for_who_would_not_be_dialled() {
+    let mut rig = among(300);
+    let asked = asked_in_an_hour(&mut rig, 300);
+    assert!(asked <= 20, "asked {asked} times");
+
+    // In a family everybody is wanted, who is not there too.
+    let mut rig = among(4);
+    for (dial, ..) in rig.dials().into_iter().filter(|(_, to, _)| *to == Some(peer(100))) {
+        rig.tell(Event::DialFailed {
+            dial,
+            failures: vec![(global(100), DialError::TimedOut)],
+            error: DialError::TimedOut,
+        });
+    }
+    let asked = asked_in_an_hour(&mut rig, 4);
+    assert!(asked >= 12, "asked {asked} times");
+}
+
+#[test]
+fn of_many_who_wait_for_room_few_are_looked_at() {
+    let mut rig = among(900);
+    for _ in 0..60 {
+        all_succeed(&mut rig).into_iter().for_each(|(connection, n)| rig.identified(connection, n));
+        rig.live(secs(1));
+    }
+    let mut wakes = 0;
+    let until = rig.now + secs(60);
+    while let Some(deadline) = rig.node.next_deadline().filter(|deadline| deadline.at < until) {
+        rig.now = deadline.at;
+        rig.tell(Event::Wake);
+        wakes += 1;
+    }
+    assert!(wakes < 120, "woken {wakes} times in a minute");
+}
+
+#[test]
+fn a_look_up_does_not_dial_who_is_known_not_to_serve_the_hash_table() {
+    let mut rig = Rig::quiet(Config::desktop());
+    for (n, identity) in [(2, kinfolk()), (3, server_at(3))] {
+        let connection = rig.inbound(n, global(n));
+        rig.identified_as(connection, n, identity);
+        rig.tell(Event::Disconnected { connection, peer: peer(n), cause: CloseCause::Remote });
+    }
+    let mut held = 0;
+    let mut may = |rig: &mut Rig, n: u64| {
+        held += 1;
+        rig.take();
+        let (held, asker) = (HeldId(held), Asker::Kademlia);
+        rig.tell(Event::DialHeld { held, asker, peer: Some(peer(n)) });
+        let no = rig.commands.iter().find(|command| matches!(command.action, Action::Refuse { .. }));
+        let no = no.map(|command| command.reason.clone());
+        rig.tell(Event::HeldFailed { held, error: DialError::TimedOut });
+        no
+    };
+    assert_eq!(may(&mut rig, 2), Some(Reason::NoServer));
+    assert_eq!(may(&mut rig, 3), None);
+    assert_eq!(may(&mut rig, 4), None, "nothing is known of it");
+    // By now it may serve it.
+    rig.pass(secs(3_601));
+    assert_eq!(may(&mut rig, 2), None);
 }
 
 #[test]

@@ -138,7 +138,8 @@ impl Queries {
 
     /// A peer that mattered is gone: who else is there, and where is it now?
     pub(super) fn down(&mut self, cx: &Cx<'_>, lifecycle: &PeerLifecycle, peer: &PeerId) {
-        if lifecycle.peers.by_id(peer).is_some_and(|peer| peer.member || peer.pinned) {
+        let room = lifecycle.has_room_for_members(&cx.config.lifecycle);
+        if lifecycle.peers.by_id(peer).is_some_and(|peer| (peer.member && room) || peer.pinned) {
             self.members.misses = 0;
             self.members.at = self.members.at.min(cx.now + cx.config.planner.members);
         }
@@ -188,7 +189,7 @@ impl Queries {
                 Kind::Members => {
                     lifecycle.mark_member(cx, *peer);
                     lifecycle.learn(cx, Source::Kademlia, *peer, addresses, 0);
-                    if lifecycle.needs_record(cx, peer) {
+                    if lifecycle.misses_record(cx, peer) {
                         self.want_record(cx.now, *peer, false);
                     }
                 }
@@ -234,8 +235,8 @@ impl Queries {
                 self.random_left = if news == 0 { 0 } else { self.random_left.saturating_sub(1) };
             }
             Kind::Members => {
-                let missing = lifecycle.missing_pinned() > 0 || lifecycle.misses_members();
-                self.members.misses = if news > 0 { 0 } else { self.members.misses + 1 };
+                let missing = lifecycle.missing_pinned() > 0 || lifecycle.misses_members(&cx.config.lifecycle);
+                self.members.misses = if news > 0 && missing { 0 } else { self.members.misses + 1 };
                 let longest = if missing || successes == 0 { config.members } else { config.refresh };
                 self.members.again(now, MEMBERS_WAIT, longest, seed, Purpose::Members, query.0);
                 for peer in lifecycle.pinned_peers() {
@@ -277,7 +278,7 @@ impl Queries {
     fn record_ended(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, peer: PeerId, query: CommandId) {
         let found = !lifecycle.needs_record(cx, &peer);
         let urgent = self.sought.get(&peer).is_some_and(|sought| sought.urgent);
-        if found {
+        if found || !(urgent || lifecycle.misses_record(cx, &peer)) {
             self.sought.remove(&peer);
         } else if urgent {
             // No record: it may still serve the table and be known by place.

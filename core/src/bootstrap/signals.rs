@@ -261,6 +261,9 @@ impl Signals {
     }
 
     pub(super) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &PeerLifecycle, nat: &NatPolicy) {
+        if self.servers.is_empty() {
+            return;
+        }
         let (timeout, now) = (cx.config.signal.timeout, cx.now);
         let late = |running: &mut Running| running.since + timeout <= now;
         for at in 0..self.servers.len() {

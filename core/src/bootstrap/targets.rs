@@ -296,4 +296,10 @@ impl PeerLifecycle {
             !(peer.blocked || peer.is_connected() || promising)
         })
     }
+
+    /// The same, of a peer that would be dialled: not any member in a crowd.
+    pub(super) fn misses_record(&self, cx: &Cx<'_>, peer: &PeerId) -> bool {
+        let wanted = |peer: &Peer| peer.is_kept() || self.has_room_for_members(&cx.config.lifecycle);
+        self.peers.by_id(peer).is_some_and(wanted) && self.needs_record(cx, peer)
+    }
 }

@@ -35,6 +35,8 @@ const WELCOME: Duration = Duration::from_secs(600);
 const MAX_CONNECTIONS: usize = 8;
 /// After a sleep this long the other side has given the connection up.
 const LONG_SLEEP: Duration = Duration::from_secs(60);
+/// A node that does not serve the hash table may do so after this.
+const NO_TABLE: Duration = Duration::from_secs(3_600);
 /// A stranger of another network is left alone for this long.
 const OTHER_NETWORK: Duration = Duration::from_secs(3_600);
 
@@ -90,6 +92,8 @@ impl PeerLifecycle {
         let now = cx.now;
         let known = self.peers.at_mut(slot);
         let before = known.path();
+        // Most peers have one, and room for four would stay.
+        known.connections.reserve_exact(1);
         known.connections.push(Connection {
             id,
             direction,
@@ -300,6 +304,8 @@ impl PeerLifecycle {
             .profile
             .as_ref()
             .is_none_or(|profile| profile.capabilities != capabilities || profile.agent != identity.agent);
+        let serves_table = capabilities.contains(Capabilities::KADEMLIA);
+        peer.no_table_until = if serves_table { Time::ZERO } else { cx.now + NO_TABLE };
         if news {
             let agent = identity.agent.clone();
             peer.profile = Some(Box::new(Profile { agent: agent.clone(), capabilities }));
@@ -461,9 +467,9 @@ impl PeerLifecycle {
         self.missing(&self.members)
     }
 
-    /// Whether a member is not here, or none is known at all.
-    pub(crate) fn misses_members(&self) -> bool {
-        self.members.is_empty() || self.missing_members() > 0
+    /// Whether none is known at all, or one is not here that would be dialled.
+    pub(crate) fn misses_members(&self, config: &crate::vocabulary::LifecycleConfig) -> bool {
+        self.members.is_empty() || (self.has_room_for_members(config) && self.missing_members() > 0)
     }
 
     /// Whether any connection stays on this machine.

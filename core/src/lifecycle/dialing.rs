@@ -20,8 +20,8 @@ use crate::{
     jitter::{self, Purpose},
     peers::{Dialing, Lane, Peer, RelayUse, Slot, Sources},
     vocabulary::{
-        Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, Notice, PeerId, Reason, Scope,
-        Source, Time, Transport,
+        Action, Address, AskError, Asker, CommandId, ConnectionId, DialError, HeldId, LifecycleConfig, Notice, PeerId,
+        Reason, Scope, Source, Time, Transport,
     },
 };
 
@@ -36,6 +36,8 @@ const AWAITING: Duration = Duration::from_secs(1);
 /// Of the low water mark, the part up to which mere members and discoveries are dialled. As many again come by themselves,
 /// and twice as many where half of all can't be dialled; if these were trimmed, they would push out others elsewhere.
 const STRANGERS: u32 = 4;
+/// Of all peers that wait for room, one asks so often.
+const TURN: Duration = Duration::from_secs(2);
 /// Relays in one dial.
 const RELAYS: usize = 2;
 /// A relay that was here a moment ago is dialled again at least this often: it may be restarting.
@@ -82,6 +84,11 @@ impl PeerLifecycle {
         }
     }
 
+    /// Whether members who are nothing more than that are dialled: in a crowd a few are enough.
+    pub(crate) fn has_room_for_members(&self, config: &LifecycleConfig) -> bool {
+        self.connected_count() < strangers(config)
+    }
+
     /// The planner wants this target dialled.
     pub(crate) fn want_target(&mut self, now: Time, target: TargetId) {
         self.dialer.enqueue(Class::Bootstrap, now, Job::Target(target));
@@ -100,11 +107,13 @@ impl PeerLifecycle {
             _ if peer.is_connected() => u32::MAX,
             Class::User | Class::Kept | Class::Bootstrap => u32::MAX,
             Class::Near => config.high_water,
-            Class::Member | Class::Discovery => config.low_water.div_ceil(STRANGERS),
+            Class::Member | Class::Discovery => strangers(config),
         };
         let connections = self.connected_count();
         if connections >= limit {
-            self.defer(cx, slot, cx.now + OVER_BUDGET, Reason::OverBudget { connections, limit });
+            // However many wait, they ask every few moments together.
+            let wait = OVER_BUDGET.max(TURN * self.peers.len());
+            self.defer(cx, slot, cx.now + wait, Reason::OverBudget { connections, limit });
             return;
         }
 
@@ -411,6 +420,9 @@ impl PeerLifecycle {
             Some(Reason::Asked)
         } else if known.is_some_and(|peer| peer.is_shunned(cx.now)) {
             Some(Reason::NotNeeded)
+        } else if asker == Asker::Kademlia && known.is_some_and(|peer| peer.no_table_until > cx.now) {
+            // Whoever has a record is asked in a look-up, too, though only servers answer.
+            Some(Reason::NoServer)
         } else {
             None
         };
@@ -459,6 +471,11 @@ fn in_words(outcomes: &[(&Address, &DialError)], error: &DialError) -> String {
     }
     let each: Vec<String> = outcomes.iter().map(|(address, error)| format!("{address}: {error}")).collect();
     each.join("; ")
+}
+
+/// Connections up to which mere members and discoveries are dialled.
+const fn strangers(config: &LifecycleConfig) -> u32 {
+    config.low_water.div_ceil(STRANGERS)
 }
 
 /// Where the first packet of a dial goes: the peer, or the relay.

@@ -49,6 +49,9 @@ pub(crate) struct PeerLifecycle {
     /// Peers with a connection that is not about to be closed.
     connected: BTreeSet<Slot>,
     pinned: BTreeSet<Slot>,
+    /// Pinned peers that are not directly connected, though nobody has said so.
+    #[cfg_attr(feature = "serde", serde(default))]
+    apart: BTreeSet<Slot>,
     members: BTreeSet<Slot>,
     /// Peers that are known to relay.
     relays: BTreeSet<Slot>,
@@ -80,6 +83,7 @@ impl PeerLifecycle {
             connections: BTreeMap::new(),
             connected: BTreeSet::new(),
             pinned: BTreeSet::new(),
+            apart: BTreeSet::new(),
             members: BTreeSet::new(),
             relays: BTreeSet::new(),
             dialer: Dialer::default(),
@@ -271,9 +275,8 @@ impl PeerLifecycle {
         if let Some((class, since)) = peer.queued {
             self.dialer.dequeue(class, since, dialer::Job::Peer(slot));
         }
-        let sets =
-            [&mut self.connected, &mut self.pinned, &mut self.members, &mut self.relays, &mut self.awaiting_relay];
-        for set in sets {
+        let Self { connected, pinned, apart, members, relays, awaiting_relay, .. } = self;
+        for set in [connected, pinned, apart, members, relays, awaiting_relay] {
             set.remove(&slot);
         }
         if peer.routed {

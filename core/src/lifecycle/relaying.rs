@@ -101,12 +101,12 @@ impl PeerLifecycle {
     /// From when on a pinned peer counts as missed, the first one: it is not here for so long, or relayed only. `None`
     /// while all are directly connected.
     pub(crate) fn misses_pinned_from(&self) -> Option<Time> {
-        let apart = self.pinned.iter().map(|slot| self.peers.at(*slot));
-        let apart = apart.filter(|peer| !(peer.is_direct() || peer.blocked || peer.held_off));
+        let all = || self.pinned.iter().filter(|slot| is_apart(self.peers.at(**slot)));
+        debug_assert!(all().eq(&self.apart), "a peer was touched and not settled");
         let from = |peer: &Peer| {
             if peer.is_connected() { Time::ZERO } else { peer.last_seen.unwrap_or(Time::ZERO) + MISSED }
         };
-        apart.map(from).min()
+        self.apart.iter().map(|slot| from(self.peers.at(*slot))).min()
     }
 
     /// How many relays are held and wanted: the reason for which relays are dialled.
@@ -180,4 +180,9 @@ impl PeerLifecycle {
         }
         self.settle(cx, slot);
     }
+}
+
+/// Whether somebody who is to be here is not, or by a relay only.
+pub(super) fn is_apart(peer: &Peer) -> bool {
+    peer.pinned && !(peer.is_direct() || peer.blocked || peer.held_off)
 }

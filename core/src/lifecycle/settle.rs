@@ -3,7 +3,7 @@
 use alloc::{collections::BTreeSet, vec::Vec};
 use core::time::Duration;
 
-use super::{Class, PeerLifecycle, dialer::Job, discovery::is_usable};
+use super::{Class, PeerLifecycle, dialer::Job, discovery::is_usable, relaying::is_apart};
 use crate::{
     cx::{Cx, Here, Signal},
     peers::{Connection, Dialing, Known, Lane, Peer, RelayUse, Slot},
@@ -11,8 +11,9 @@ use crate::{
     vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time},
 };
 
-/// A peer for which nothing else is due is looked at this often.
+/// A peer for which nothing else is due is looked at this often; of very many one every `REVIEW_ONE`.
 const REVIEW: Duration = Duration::from_secs(300);
+const REVIEW_ONE: Duration = Duration::from_secs(1);
 /// A connection without any sign of life for this long is dead: pings come every 15 to 60 s, with low power every 100 s.
 const SILENCE: Duration = Duration::from_secs(120);
 /// The shell has this long to close a connection.
@@ -62,6 +63,7 @@ impl PeerLifecycle {
             peer.since = cx.now;
         }
         keep(&mut self.pinned, slot, peer.pinned);
+        keep(&mut self.apart, slot, is_apart(peer));
         keep(&mut self.members, slot, peer.member);
         keep(&mut self.relays, slot, peer.relay_by_settings || peer.relay_known);
         if peer.is_connected() {
@@ -94,7 +96,7 @@ impl PeerLifecycle {
         let peer = self.peers.at(slot);
         wake = wake.min(deadline(peer, cx.now, config));
         if wake == Time::MAX {
-            wake = cx.now + REVIEW;
+            wake = cx.now + REVIEW.max(REVIEW_ONE * self.peers.len());
         }
         self.peers.set_timer(slot, wake, cx.now);
     }

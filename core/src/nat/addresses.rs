@@ -91,31 +91,35 @@ const GIVEN_UP: u8 = 3;
 const MAX_PUNCH_CANDIDATES: usize = 8;
 
 impl OwnAddresses {
-    /// A peer in that network sees us there.
+    /// A peer in that network sees us there. Says whether anything may follow from that: that it still does is no news.
     pub(super) fn observed(&mut self, cx: &Cx<'_>, observed: &Address, observer: IpAddr) -> bool {
-        let Some(kind) = Kind::of(observed).filter(|kind| kind.is_meant(cx)) else { return false };
         let now = cx.now;
         let network = network_of(observer);
+        let mut news = false;
         // An observer has one opinion per family and transport: the last one.
         for (address, candidate) in &mut self.candidates {
             if address != observed
-                && Kind::of(address) == Some(kind)
+                && Kind::of(address) == Kind::of(observed)
                 && candidate.observers.remove(&network).is_some()
-                && candidate.observers.is_empty()
             {
-                candidate.heard = None;
-                candidate.probe_at = now;
+                news = true;
+                if candidate.observers.is_empty() {
+                    candidate.heard = None;
+                    candidate.probe_at = now;
+                }
             }
         }
-        let Some(candidate) = self.candidate(cx, observed) else { return true };
+        let Some(candidate) = self.candidate(cx, observed) else { return news };
         if candidate.observers.len() < MAX_OBSERVERS || candidate.observers.contains_key(&network) {
-            candidate.observers.insert(network, now);
+            news |= candidate.observers.insert(network, now).is_none();
         }
-        true
+        news
     }
 
-    pub(super) fn guessed(&mut self, cx: &Cx<'_>, address: &Address) {
-        self.candidate(cx, address);
+    /// Says whether that is news.
+    pub(super) fn guessed(&mut self, cx: &Cx<'_>, address: &Address) -> bool {
+        let news = !self.candidates.contains_key(address);
+        self.candidate(cx, address).is_some() && news
     }
 
     pub(super) fn confirmed(&mut self, cx: &Cx<'_>, address: &Address) {
@@ -298,7 +302,7 @@ impl OwnAddresses {
         }
     }
 
-    pub(super) fn deadline(&self, config: &NatConfig) -> Option<Time> {
+    pub(super) fn next_due(&self, now: Time, config: &NatConfig) -> Option<Time> {
         let ttl = config.observation_ttl;
         let observed = self.candidates.values().flat_map(|candidate| candidate.observers.values());
         let heard = self
@@ -307,9 +311,10 @@ impl OwnAddresses {
             .filter(|candidate| !candidate.is_kept())
             .filter_map(|candidate| candidate.heard.as_ref());
         let visitors = self.visitors.values().flat_map(BTreeMap::values);
+        let lately = visitors.clone().map(|at| *at + VISITED).filter(|at| *at > now).min();
         let old = observed.chain(heard).chain(visitors).min().map(|at| *at + ttl);
         let trust = self.candidates.values().filter_map(|candidate| candidate.trust_at).min();
-        old.into_iter().chain(trust).min()
+        old.into_iter().chain(lately).chain(trust).min()
     }
 
     /// What everybody may be told, and why.

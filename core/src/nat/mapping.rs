@@ -27,11 +27,14 @@ struct Sighting {
 const MAX_SIGHTINGS: usize = 64;
 
 impl Sightings {
-    pub(super) fn seen(&mut self, connection: ConnectionId, observer: IpAddr, seen: &Address) {
-        self.by_connection.insert(connection, Sighting { observer, seen: seen.clone() });
+    /// Says whether that is news.
+    pub(super) fn seen(&mut self, connection: ConnectionId, observer: IpAddr, seen: &Address) -> bool {
+        let sighting = Sighting { observer, seen: seen.clone() };
+        let before = self.by_connection.insert(connection, sighting);
         if self.by_connection.len() > MAX_SIGHTINGS {
             self.by_connection.pop_first();
         }
+        before.as_ref() != self.by_connection.get(&connection)
     }
 
     pub(super) fn ended(&mut self, connection: ConnectionId) {

@@ -71,15 +71,15 @@ impl NatPolicy {
             Reachability::Public => missing(),
             Reachability::Unknown | Reachability::Private => Some(Reason::NotReachable),
         };
-        self.relays.step(cx, lifecycle, self.own.likely_reachability(), why.as_ref());
+        let moved = self.relays.step(cx, lifecycle, self.own.likely_reachability(), why.as_ref());
         self.punching.step(cx, lifecycle, &self.own);
-        self.own.advertise(cx, self.relays.circuits(), why);
+        self.own.advertise(cx, self.relays.circuits(), moved, why);
     }
 
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
         let parts = [
             self.listeners.deadline(),
-            self.own.deadline(config),
+            self.own.deadline(),
             self.relays.deadline(),
             self.punching.deadline(config.nat.punch_timeout),
             self.misses_pinned_at,

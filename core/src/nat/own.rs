@@ -21,8 +21,8 @@ use crate::{
     peers::Peer,
     view::{CandidateView, GatewayView, MappingView, PortMappingView, ServiceView},
     vocabulary::{
-        Action, Address, Audience, Config, ConnectionId, Direction, Event, Identity, Mapping, NameKind, NatFinding,
-        Origin, PeerId, Reachability, Reason, Role, Scope, Time, Transport,
+        Action, Address, Audience, ConnectionId, Direction, Event, Identity, Mapping, NameKind, NatFinding, Origin,
+        PeerId, Reachability, Reason, Role, Scope, Time, Transport,
     },
 };
 
@@ -44,6 +44,12 @@ pub(crate) struct Own {
     stirred: bool,
     /// What is to be told may have changed.
     untold: bool,
+    /// Whether circuits are told, too.
+    #[cfg_attr(feature = "serde", serde(default))]
+    relayed: bool,
+    /// Nothing is due before, unless something happens.
+    #[cfg_attr(feature = "serde", serde(default))]
+    next: Time,
 }
 
 /// A family and a transport: what NATs and firewalls treat alike.
@@ -71,8 +77,7 @@ impl Own {
             }
             Event::Candidate { asker: _, address } => {
                 if is_worth_keeping(address) {
-                    self.addresses.guessed(cx, address);
-                    self.stirred = true;
+                    self.stirred |= self.addresses.guessed(cx, address);
                 }
             }
             Event::Confirmed { asker: _, address } => {
@@ -177,10 +182,10 @@ impl Own {
         let Some((peer, connection)) = lifecycle.connection(id) else { return };
         let from_outside = |ip: &IpAddr| is_global(*ip) && !cx.here.is_near(*ip);
         let Some(observer) = dialled_host(peer, &connection.address).filter(from_outside) else { return };
-        if self.addresses.observed(cx, observed, observer) {
-            self.stirred = true;
+        if Kind::of(observed).is_some_and(|kind| kind.is_meant(cx)) {
+            self.stirred |= self.addresses.observed(cx, observed, observer);
             if connection.direction == Direction::Outbound {
-                self.sightings.seen(id, observer, observed);
+                self.stirred |= self.sightings.seen(id, observer, observed);
             }
         }
     }
@@ -225,8 +230,7 @@ impl Own {
     }
 
     pub(super) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &PeerLifecycle) {
-        let due = self.deadline(cx.config).is_some_and(|at| at <= cx.now);
-        if !core::mem::take(&mut self.stirred) && !self.services.is_stirred() && !due {
+        if !core::mem::take(&mut self.stirred) && !self.services.is_stirred() && cx.now < self.next {
             return;
         }
         self.ports.step(cx, &mut self.addresses, self.sightings.public_v4());
@@ -262,21 +266,21 @@ impl Own {
             listened(cx.here).into_iter().map(|kind| (kind, self.sightings.mapping(cx.here, kind))).collect();
         self.prior.keep(cx, self.verdict.reachability(), mappings.into_iter());
         self.untold = true;
+        self.next = self.next_due(cx);
     }
 
     /// Tells everyone where we can be reached: at our own addresses and, while there is a reason why these may not do, through
-    /// relays.
+    /// relays. `moved`: the circuits may have changed.
     pub(super) fn advertise<'a>(
         &mut self,
         cx: &mut Cx<'_>,
-        circuits: impl Iterator<Item = &'a Address> + Clone,
+        circuits: impl Iterator<Item = &'a Address>,
+        moved: bool,
         why: Option<Reason>,
     ) {
         let relayed = why.is_some();
-        let is_told = |circuit: &Address| self.advertised.contains(circuit) == relayed;
-        let told = self.advertised.iter().filter(|address| address.is_relayed()).count();
-        let expected = if relayed { circuits.clone().count() } else { 0 };
-        if !core::mem::take(&mut self.untold) && told == expected && circuits.clone().all(is_told) {
+        let turned = core::mem::replace(&mut self.relayed, relayed) != relayed;
+        if !core::mem::take(&mut self.untold) && !moved && !turned {
             return;
         }
         let mut wanted = self.direct(cx);
@@ -313,11 +317,15 @@ impl Own {
         direct
     }
 
-    pub(super) fn deadline(&self, config: &Config) -> Option<Time> {
-        let addresses = self.addresses.deadline(&config.nat);
-        let verdict = self.verdict.deadline(config.nat.dwell);
+    pub(super) fn deadline(&self) -> Option<Time> {
+        Some(self.next).filter(|at| *at < Time::MAX)
+    }
+
+    fn next_due(&self, cx: &Cx<'_>) -> Time {
+        let addresses = self.addresses.next_due(cx.now, &cx.config.nat);
+        let verdict = self.verdict.deadline(cx.config.nat.dwell);
         let parts = [addresses, verdict, self.probing.deadline(), self.ports.deadline(), self.prior.deadline()];
-        parts.into_iter().flatten().min()
+        parts.into_iter().flatten().min().unwrap_or(Time::MAX)
     }
 
     pub(crate) const fn reachability(&self) -> Reachability {
@@ -351,7 +359,7 @@ impl Own {
 
     /// Whether this node relays for others, in its own opinion.
     pub(crate) fn offers_relay(&self) -> bool {
-        self.services.view().relay != Audience::Nobody
+        self.services.relay() != Audience::Nobody
     }
 
     pub(crate) fn is_kademlia_server(&self) -> bool {

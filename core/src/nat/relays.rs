@@ -180,18 +180,18 @@ impl Relays {
     }
 
     /// Does what is due, and brings what is held nearer to what is wanted. Bounded by the connected peers.
-    /// `why`: others need to reach us through relays.
+    /// `why`: others need to reach us through relays. Says whether anything was to do: else the circuits are what they were.
     pub(super) fn step(
         &mut self,
         cx: &mut Cx<'_>,
         lifecycle: &mut PeerLifecycle,
         reachability: Reachability,
         why: Option<&Reason>,
-    ) {
+    ) -> bool {
         let wanted = wanted(cx, reachability, why);
         let due = self.next.is_some_and(|at| at <= cx.now);
         if wanted == self.wanted && !core::mem::take(&mut self.stirred) && !due {
-            return;
+            return false;
         }
         self.wanted = wanted;
         self.forget(lifecycle);
@@ -204,6 +204,7 @@ impl Relays {
         lifecycle.set_relays(self.held_count(), wanted);
         lifecycle.set_witness(cx, self.witness(lifecycle));
         self.next = self.next_due(cx);
+        true
     }
 
     pub(super) const fn deadline(&self) -> Option<Time> {
@@ -211,7 +212,7 @@ impl Relays {
     }
 
     /// Where others reach us through the relays that are held.
-    pub(super) fn circuits(&self) -> impl Iterator<Item = &Address> + Clone {
+    pub(super) fn circuits(&self) -> impl Iterator<Item = &Address> {
         self.held().flat_map(|(_, place)| &place.addresses)
     }
 
@@ -245,7 +246,7 @@ impl Relays {
         self.lacking
     }
 
-    fn held(&self) -> impl Iterator<Item = (Slot, &Place)> + Clone {
+    fn held(&self) -> impl Iterator<Item = (Slot, &Place)> {
         self.places.iter().filter(|(_, place)| place.held.is_some()).map(|(slot, place)| (*slot, place))
     }
 

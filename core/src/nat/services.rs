@@ -120,6 +120,10 @@ impl Services {
         self.kademlia_server == Some(true)
     }
 
+    pub(super) const fn relay(&self) -> Audience {
+        self.relay
+    }
+
     pub(super) fn view(&self) -> ServiceView {
         let ends: u64 = self.served.values().map(|served| u64::from(served.circuits)).sum();
         ServiceView {

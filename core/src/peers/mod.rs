@@ -108,7 +108,7 @@ impl PeerTable {
                 let slot = Slot(self.slots.len() as u32);
                 if self.slots.len() == self.slots.capacity() {
                     // Doubling would leave up to half of a large table empty.
-                    self.slots.reserve_exact((self.slots.len() / 8).max(16));
+                    self.slots.reserve_exact((self.slots.len() / 8).max(4));
                 }
                 self.slots.push(Some(peer));
                 slot

@@ -29,6 +29,9 @@ pub(crate) struct Peer {
     pub(crate) sync: Option<Box<Sync>>,
     /// Not dialled before, whatever its addresses say.
     pub(crate) hold_until: Time,
+    /// No look-up dials it before: it has said that it does not serve the hash table.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub(crate) no_table_until: Time,
     /// Neither dialled nor believed until then: it misbehaved.
     pub(crate) shunned_until: Time,
     /// The shell turns it away.
@@ -178,6 +181,7 @@ impl Peer {
             last_seen: None,
             sync: None,
             hold_until: Time::ZERO,
+            no_table_until: Time::ZERO,
             shunned_until: Time::ZERO,
             denied: false,
             distrusted: Time::ZERO,

@@ -172,7 +172,7 @@ pub enum Reason {
     },
     /// It serves the hash table at an address that everyone can use.
     Server,
-    /// It no longer serves the hash table.
+    /// It does not serve the hash table.
     NoServer,
     /// This node is reachable from the internet, or a server.
     Reachable,
@@ -273,7 +273,7 @@ impl fmt::Display for Reason {
             Self::AddressesChanged => f.write_str("our addresses have changed"),
             Self::PeersMissing { missing } => write!(f, "{missing} wanted peers are missing"),
             Self::Server => f.write_str("it serves the hash table at a public address"),
-            Self::NoServer => f.write_str("it no longer serves the hash table"),
+            Self::NoServer => f.write_str("it does not serve the hash table"),
             Self::Reachable => f.write_str("this node can be reached from the internet"),
             Self::NotReachable => f.write_str("this node is not known to be reachable from the internet"),
             Self::PinnedMissing => f.write_str(
