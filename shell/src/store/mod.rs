@@ -370,7 +370,13 @@ fn put_back(todo: &mut Todo, batch: &mut Todo) {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, sync::mpsc};
+    use std::{
+        collections::BTreeSet,
+        fs,
+        os::unix::fs::PermissionsExt,
+        path::{Path, PathBuf},
+        sync::mpsc,
+    };
 
     use futures::executor::block_on;
     use kinfolk_core::{Address, Mapping, Prefix, Reachability, StoredAddress, StoredMapping, Transport};
@@ -456,6 +462,26 @@ mod tests {
         assert_eq!(source_of("hearsay"), None);
     }
 
+    /// The files as another process would see them with this one killed: all of one moment, though it tidies up by itself.
+    fn as_if_killed_now(folder: &Path) -> tempfile::TempDir {
+        let files = || {
+            let all = fs::read_dir(folder).unwrap().filter_map(|entry| {
+                let (entry, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?))).ok()?;
+                Some((entry, metadata.len(), metadata.modified().unwrap()))
+            });
+            all.collect::<BTreeSet<_>>()
+        };
+        loop {
+            let before = files();
+            let copy = tempfile::tempdir().unwrap();
+            let copied =
+                |(path, ..): &(PathBuf, _, _)| fs::copy(path, copy.path().join(path.file_name().unwrap())).is_ok();
+            if before.iter().all(copied) && files() == before {
+                return copy;
+            }
+        }
+    }
+
     #[test]
     fn what_a_user_said_is_on_disk_when_the_answer_comes() {
         let folder = tempfile::tempdir().unwrap();
@@ -465,12 +491,7 @@ mod tests {
         opened.store.remember(stored(2, false));
         opened.store.then(move || sender.send(()).unwrap());
         answered.recv().unwrap();
-        // As another process would see it that looks now, with the first killed.
-        let copy = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(folder.path()).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
+        let copy = as_if_killed_now(folder.path());
         assert_eq!(reopened(copy.path()), [stored(1, true), stored(2, false)]);
 
         // Undoing it is urgent too.
