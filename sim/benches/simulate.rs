@@ -2,11 +2,11 @@
 //! in a second of CPU, and how many seeds of "two homes and a server" a minute holds.
 //!
 //! CPU time of this process, since the machines that run this are shared. `cargo bench -p kinfolk-sim --bench simulate`
-//! measures 1 000 and 10 000 nodes; numbers after `--` are other sizes (`-- 100000`).
+//! measures 1 000 and 10 000 nodes; a number after `--` is another size (`-- 100000`).
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark prints its figures")]
 
-use std::{fs, sync::atomic::AtomicBool, time::Duration};
+use std::{fs, process::Command, sync::atomic::AtomicBool, time::Duration};
 
 use kinfolk_sim::{
     engine::SECOND,
@@ -18,16 +18,29 @@ use rustix::time::{ClockId, clock_gettime};
 /// Simulated seconds until everybody has settled, and that are measured.
 const WARM: u64 = 1_200;
 const MEASURED: u64 = 600;
+/// Nodes of one network.
+const CROWD: u32 = 200;
 /// Seeds of the small scenario.
 const SEEDS: u64 = 200;
 
 fn main() {
-    let asked: Vec<u32> = std::env::args().skip(1).filter_map(|size| size.parse().ok()).collect();
-    let sizes = if asked.is_empty() { vec![1_000, 10_000] } else { asked };
+    let mut asked = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+    match (asked.next(), asked.next()) {
+        (Some(world), Some(size)) => measure(&world, size.parse().unwrap()),
+        (size, _) => all(size.map_or_else(|| vec![1_000, 10_000], |size| vec![size.parse().unwrap()])),
+    }
+}
+
+/// Each world in a process of its own, with memory of its own.
+fn all(sizes: Vec<u32>) {
     seeds();
-    println!("{:>8} {:>12} {:>14} {:>12} {:>14}", "nodes", "µs/node-s", "events/CPU-s", "KiB/node", "warming, CPU");
-    for size in sizes {
-        measure(size);
+    println!(
+        "{:<14} {:>8} {:>12} {:>14} {:>14} {:>10} {:>14}",
+        "", "nodes", "µs/node-s", "events/CPU-s", "events/node-s", "KiB/node", "gathering, µs"
+    );
+    for (world, size) in sizes.iter().map(|size| ("families", *size)).chain([("crowd", CROWD)]) {
+        let program = std::env::current_exe().unwrap();
+        assert!(Command::new(program).args([world, &size.to_string()]).status().unwrap().success());
     }
 }
 
@@ -42,27 +55,48 @@ fn seeds() {
     println!("two homes and a server: {:.0} seeds per minute", SEEDS as f64 / took * 60.0);
 }
 
-/// Families of four behind two routers each, around one server for each hundred nodes.
-fn world(nodes: u32) -> String {
-    let servers = (nodes / 100).max(1);
-    let mut text = format!(
-        "name = \"{nodes} nodes\"\nduration = \"{}s\"\nstart-within = \"5m\"\n[weather]\nloss = 1000\njitter = \"2ms\"\n\
-         [[isp]]\nname = \"cable\"\nipv6 = true\n[[isp]]\nname = \"plain\"\n\
-         [[server]]\nname = \"server\"\ncount = {servers}\nbootstrap = [\"server\"]\n",
-        WARM + MEASURED
-    );
-    for (name, isp, share) in [("cabled", "cable", 6), ("plainly", "plain", 4)] {
-        let count = (nodes - servers) / 2 * share / 10;
+/// Families of ten, each with a network, a server and three homes of its own.
+fn families(nodes: u32) -> String {
+    let mut text = "[[isp]]\nname = \"cable\"\nipv6 = true\n[[isp]]\nname = \"plain\"\n".to_owned();
+    for family in 0..nodes / 10 {
+        let isp = if family % 5 < 3 { "cable" } else { "plain" };
         text += &format!(
-            "[[home]]\nname = \"{name}\"\ncount = {count}\nisp = \"{isp}\"\nnodes = 2\n\
-             nat = {{ port-restricted = 7, full-cone = 2, symmetric = 1 }}\nbootstrap = [\"server\"]\n"
+            "[[server]]\nname = \"server-{family}\"\nfamily = \"{family}\"\nnetwork = \"family-{family}\"\n\
+             [[home]]\nname = \"home-{family}\"\ncount = 3\nnodes = 3\nisp = \"{isp}\"\n\
+             family = \"{family}\"\nnetwork = \"family-{family}\"\nbootstrap = [\"server-{family}\"]\n\
+             nat = {{ port-restricted = 7, full-cone = 2, symmetric = 1 }}\n"
         );
     }
     text
 }
 
-fn measure(size: u32) {
-    let scenario = parse("bench.toml", &world(size)).unwrap();
+/// One network: for each 25 nodes a server, and homes of two nodes each that know this one and the next.
+fn crowd(nodes: u32) -> String {
+    let servers = (nodes / 25).max(1);
+    let mut text = "[[isp]]\nname = \"cable\"\nipv6 = true\n[[isp]]\nname = \"plain\"\n".to_owned();
+    for at in 0..servers {
+        let next = (at + 1) % servers;
+        text += &format!("[[server]]\nname = \"server-{at}\"\nbootstrap = [\"server-{next}\"]\n");
+        for (name, isp, share) in [("cabled", "cable", 6), ("plainly", "plain", 4)] {
+            let count = (nodes / servers - 1) / 2 * share / 10;
+            text += &format!(
+                "[[home]]\nname = \"{name}-{at}\"\ncount = {count}\nisp = \"{isp}\"\nnodes = 2\n\
+                 nat = {{ port-restricted = 7, full-cone = 2, symmetric = 1 }}\n\
+                 bootstrap = [\"server-{at}\", \"server-{next}\"]\n"
+            );
+        }
+    }
+    text
+}
+
+fn measure(world: &str, size: u32) {
+    let who = if world == "crowd" { crowd(size) } else { families(size) };
+    let text = format!(
+        "name = \"{world}\"\nduration = \"{}s\"\nstart-within = \"5m\"\n\
+         [weather]\nloss = 1000\njitter = \"2ms\"\n{who}",
+        WARM + MEASURED
+    );
+    let scenario = parse("bench.toml", &text).unwrap();
     let nodes = scenario.nodes();
     let (memory, began) = (resident(), cpu());
     let mut plan = Plan::new(&scenario, 1);
@@ -72,16 +106,15 @@ fn measure(size: u32) {
     let took = (cpu() - warm).as_secs_f64();
     let events = (plan.world.counts().events - before) as f64;
     let host_seconds = (nodes * MEASURED) as f64;
-    for finding in plan.world.findings() {
-        println!("  {finding}");
-    }
     println!(
-        "{nodes:>8} {:>12.2} {:>14.0} {:>12.1} {:>12.1} s",
+        "{world:<14} {nodes:>8} {:>12.2} {:>14.0} {:>14.2} {:>10.1} {:>14.2}",
         took * 1e6 / host_seconds,
         events / took,
+        events / host_seconds,
         (resident() - memory) as f64 / 1_024.0 / nodes as f64,
-        (warm - began).as_secs_f64()
+        (warm - began).as_secs_f64() * 1e6 / (nodes * WARM) as f64
     );
+    assert_eq!(plan.world.findings(), [], "{size} nodes");
 }
 
 /// CPU time of this process.

@@ -239,6 +239,16 @@ impl Internet {
         self.dns.then(|| self.names.get(name).map_or(&[][..], Vec::as_slice))
     }
 
+    /// How many hosts there are.
+    pub const fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether nobody is there.
+    pub const fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
     /// A host.
     pub fn host(&self, host: HostId) -> &Host {
         &self.hosts[host as usize]

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::{
     faults::{Drawn, Step, Undo},
-    file::{Mix, NodeRole, Scenario, kind_of},
+    file::{Home, Mix, NodeRole, Scenario, Server, in_network, kind_of},
 };
 use crate::{
     engine::{Dice, Moment, Purpose, SECOND},
@@ -240,7 +240,7 @@ impl<'a> Builder<'a> {
             family: server.family.clone(),
         };
         self.places.push(place);
-        self.setup(preset(server.role), 0, 0, server.malice);
+        self.setup(in_network(preset(server.role), server.network.as_ref()), 0, 0, server.malice);
     }
 
     /// A signal server's host comes after all machines.
@@ -305,7 +305,8 @@ impl<'a> Builder<'a> {
         let router = Some(router);
         self.places.push(Place { name, base, site, segment, router, isp, nodes, doorway: None, family });
         for _ in 0..count {
-            self.setup(preset(home.role), home.clock_offset, home.clock_drift, home.malice);
+            let config = in_network(preset(home.role), home.network.as_ref());
+            self.setup(config, home.clock_offset, home.clock_drift, home.malice);
         }
     }
 
@@ -349,10 +350,18 @@ impl<'a> Builder<'a> {
 
     fn settle_who_knows_whom(&mut self) {
         let families = self.families();
+        let scenario = self.scenario;
+        let homes: BTreeMap<&str, &Home> =
+            scenario.homes.iter().map(|home| (home.name.get_ref().as_str(), home)).collect();
+        let servers: BTreeMap<&str, &Server> =
+            scenario.servers.iter().map(|server| (server.name.get_ref().as_str(), server)).collect();
+        let mut served: BTreeMap<&str, Vec<&Place>> = BTreeMap::new();
+        for place in self.places.iter().filter(|place| place.router.is_none()) {
+            served.entry(&place.base).or_default().push(place);
+        }
         for place in &self.places {
-            let scenario = self.scenario;
-            let home = scenario.homes.iter().find(|home| *home.name.get_ref() == place.base);
-            let server = scenario.servers.iter().find(|server| *server.name.get_ref() == place.base);
+            let home = homes.get(place.base.as_str());
+            let server = servers.get(place.base.as_str());
             let none: &[Spanned<String>] = &[];
             let bootstrap = home.map_or(none, |home| &home.bootstrap);
             let bootstrap = server.map_or(bootstrap, |server| &server.bootstrap);
@@ -363,9 +372,7 @@ impl<'a> Builder<'a> {
             let doorways: Vec<String> =
                 doorways.iter().map(|name| format!("https://{}.example/signal", name.get_ref())).collect();
             let named = |names: &[Spanned<String>], dns: bool| -> Vec<PeerAddress> {
-                let places = names.iter().flat_map(|name| {
-                    self.places.iter().filter(move |other| other.base == *name.get_ref() && other.router.is_none())
-                });
+                let places = names.iter().flat_map(|name| served.get(name.get_ref().as_str()).into_iter().flatten());
                 let both = places.take(MAX_NAMED).filter_map(|other| {
                     let host = *other.nodes.first()?;
                     let ip = self.net.host(host).v4?;

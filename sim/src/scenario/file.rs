@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use kinfolk_core::Role;
+use kinfolk_core::{Config, ConfigError, Protocols, Role};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use toml::Spanned;
 
@@ -192,6 +192,8 @@ pub struct Home {
     pub role: NodeRole,
     /// Whose home it is: nodes of one family pin each other.
     pub family: Option<String>,
+    /// The network that it belongs to, if not the one of all who name none.
+    pub network: Option<Spanned<String>>,
     /// The servers that are asked first.
     #[serde(default)]
     pub bootstrap: Vec<Spanned<String>>,
@@ -244,6 +246,8 @@ pub struct Server {
     pub role: NodeRole,
     /// Whose it is: nodes of one family pin each other.
     pub family: Option<String>,
+    /// The network that it belongs to, if not the one of all who name none.
+    pub network: Option<Spanned<String>>,
     /// A protocol that its line does not carry.
     pub blocks: Option<Blocked>,
     /// Whether it is hostile, and how.
@@ -418,6 +422,15 @@ impl From<NodeRole> for Role {
 
 type Wrong = (Range<usize>, String);
 
+/// The same settings in another network.
+pub(super) fn in_network(mut config: Config, network: Option<&Spanned<String>>) -> Config {
+    if let Some(network) = network {
+        config.protocols = Protocols::of(network.get_ref());
+        config.network.clone_from(network.get_ref());
+    }
+    config
+}
+
 impl Scenario {
     /// How many nodes it has.
     pub fn nodes(&self) -> u64 {
@@ -458,6 +471,16 @@ impl Scenario {
         }
         for doorway in &self.doorways {
             doorway.region.iter().try_for_each(|name| is(name, "region"))?;
+        }
+        let networks = self.homes.iter().map(|home| &home.network);
+        for network in networks.chain(self.servers.iter().map(|server| &server.network)).flatten() {
+            let wrong = |errors: Vec<ConfigError>| {
+                let error = errors.into_iter().find(|error| error.field == "network");
+                error.map_or_else(String::new, |error| format!("'{}' {}", network.get_ref(), error.problem))
+            };
+            in_network(Config::desktop(), Some(network))
+                .validate()
+                .map_err(|errors| (network.span(), wrong(errors)))?;
         }
         let few = |names: &[Spanned<String>]| match names.get(MAX_DOORWAYS) {
             Some(one) => Err((one.span(), format!("at most {MAX_DOORWAYS} doorways"))),

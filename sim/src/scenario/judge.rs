@@ -84,12 +84,6 @@ impl Plan {
             if one.segment == other.segment && one.segment != INTERNET && !self.is_mute(one) {
                 return true;
             }
-            // The relay client takes a place for over when its own clock says so (LIBP2P.md 1).
-            let reach = self.world.net().reach(a, b, true);
-            let dialled = reach == Reach::Dialled;
-            if !dialled && ![a, b].iter().any(|node| self.clock_allows_places(*node)) {
-                return false;
-            }
             // Through a server that both reach, or two that reach each other.
             let [mine, theirs] = [(one, a), (other, b)].map(|(place, node)| self.servers_of(place, node));
             let linked = |mine: &HostId, theirs: &HostId| {
@@ -111,11 +105,6 @@ impl Plan {
                 let near = other.segment == place.segment && place.segment != INTERNET && !self.is_mute(place);
                 near || self.servers_of(other, at).contains(&node)
             })
-    }
-
-    /// Whether a relay's places last by the clock of this node.
-    fn clock_allows_places(&self, node: HostId) -> bool {
-        self.world.machines()[node as usize].setup.clock_offset < crate::swarm::RESERVATION as i64
     }
 
     fn place_of(&self, node: HostId) -> Option<&Place> {

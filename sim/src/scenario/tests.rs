@@ -28,6 +28,11 @@ fn an_error_names_the_line() {
 }
 
 #[test]
+fn a_network_has_a_name_that_the_node_takes() {
+    insta::assert_snapshot!(wrong(&format!("{HEAD}[[home]]\nname = \"a\"\nnetwork = \"the smiths\"")), @"test.toml, line 5: 'the smiths' must be 1 to 64 letters, digits, '-', '_' or '.'");
+}
+
+#[test]
 fn what_is_not_known_is_an_error() {
     let unknown = wrong(&format!("{HEAD}color = \"blue\""));
     assert!(unknown.starts_with("test.toml, line 3: unknown field `color`"), "{unknown}");

@@ -81,9 +81,10 @@ pub(super) struct Message {
     tries: u8,
 }
 
-/// The shell's `ping_interval`, `ping_timeout` and `quic_idle`.
+/// The shell's `ping_interval` (and `ping_timeout`), `quic_ping_interval`, `quic_ping_heard` and `quic_idle`.
 const PING_INTERVAL: u64 = 15 * SECOND;
-const PING_TIMEOUT: u64 = 16 * SECOND;
+const QUIC_PING_INTERVAL: u64 = 25 * SECOND;
+const QUIC_PING_HEARD: u64 = 60 * SECOND;
 const QUIC_IDLE: u64 = 60 * SECOND;
 /// libp2p-identify asks again this often.
 const IDENTIFY: u64 = 300 * SECOND;
@@ -108,6 +109,21 @@ impl Conn {
 
     pub(super) fn side_of(&self, node: HostId) -> u8 {
         u8::from(self.ends[0].node != node)
+    }
+
+    const fn is_direct_quic(&self) -> bool {
+        matches!(self.transport, Transport::Quic) && self.via.is_none()
+    }
+
+    /// When a side that pings now does so again. The second ping, which proves the connection, comes soon by QUIC, too.
+    const fn ping_interval(&self, side: u8, now: Moment) -> u64 {
+        if !self.is_direct_quic() || now < self.since + PING_INTERVAL {
+            PING_INTERVAL
+        } else if side == 0 {
+            QUIC_PING_INTERVAL
+        } else {
+            QUIC_PING_HEARD
+        }
     }
 
     /// Whether an end still waits for the last packet of its handshake: what is asked of it is answered after that.
@@ -204,6 +220,7 @@ impl World {
         end.number = machine.last_connection;
         end.open = true;
         end.heard = self.now;
+        let anew = machine.conns_to(other).next().is_none();
         machine.conns.push(Standing { number: end.number, peer: other, relayed, key });
         let connection = ConnectionId(end.number);
         let dialled = matches!(origin, Origin::Dial(_) | Origin::Held(_));
@@ -220,6 +237,9 @@ impl World {
         self.say_now(node, Event::Connected { connection, peer, direction, address, origin, took });
         if let Some(limit) = limit {
             self.say_now(node, Event::CircuitLimited { connection, limit });
+        }
+        if anew {
+            self.kademlia_moved(node, other);
         }
         self.kademlia_connected(node, key, side);
     }
@@ -350,7 +370,7 @@ impl World {
             return;
         }
         if self.machines[node as usize].asleep {
-            self.queue.push(self.now + PING_INTERVAL, node, What::Ping(key, side));
+            self.queue.push(self.now + conn.ping_interval(side, self.now), node, What::Ping(key, side));
             return;
         }
         if conn.waits(1 - side, self.now) {
@@ -364,12 +384,12 @@ impl World {
         let [here, other] = if side == 0 { [0, 1] } else { [1, 0] };
         match there.zip(back) {
             Some((there, back)) if conn.ends[other].open => {
-                let rtt = there + back;
+                let (rtt, interval) = (there + back, conn.ping_interval(side, self.now));
                 conn.ends[here].missed = 0;
                 conn.ends[here].heard = self.now;
                 conn.ends[other].heard = self.now;
                 let peer = super::peer_id(conn.ends[other].node);
-                self.queue.push(self.now + PING_INTERVAL + rtt, node, What::Ping(key, side));
+                self.queue.push(self.now + interval + rtt, node, What::Ping(key, side));
                 let result = Ok(Duration::from_nanos(rtt));
                 self.tell(node, Event::Pinged { connection: ConnectionId(number), peer, result });
             }
@@ -379,16 +399,16 @@ impl World {
                 }
                 conn.ends[here].missed += 1;
                 let first = conn.ends[here].missed == 1;
-                let quic = conn.transport == Transport::Quic && conn.via.is_none();
+                let (quic, interval) = (conn.is_direct_quic(), conn.ping_interval(side, self.now));
                 if quic && first {
                     let quiet = (conn.ends[here].heard + QUIC_IDLE).max(self.now + 1);
                     self.queue.push(quiet, node, What::QuietCheck(key, side));
                 }
-                // The library forgives the first.
+                // The first is forgiven, each further one told when it is time for the next.
                 if !first {
-                    self.queue.push(self.now + PING_TIMEOUT, node, What::PingLost(key, side));
+                    self.queue.push(self.now + interval, node, What::PingLost(key, side));
                 }
-                self.queue.push(self.now + PING_TIMEOUT + PING_INTERVAL, node, What::Ping(key, side));
+                self.queue.push(self.now + interval, node, What::Ping(key, side));
             }
         }
     }
@@ -548,9 +568,12 @@ impl World {
     }
 
     fn forget_number(&mut self, node: HostId, number: u64) {
-        let conns = &mut self.machines[node as usize].conns;
-        if let Ok(at) = conns.binary_search_by_key(&number, |one| one.number) {
-            conns.remove(at);
+        let machine = &mut self.machines[node as usize];
+        if let Ok(at) = machine.conns.binary_search_by_key(&number, |one| one.number) {
+            let peer = machine.conns.remove(at).peer;
+            if machine.conns_to(peer).next().is_none() {
+                self.kademlia_moved(node, peer);
+            }
         }
         self.logs_on(node, number);
     }

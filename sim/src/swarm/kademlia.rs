@@ -22,8 +22,10 @@ const ALPHA: usize = 3;
 /// libp2p-kad: one peer of a query may take this long, and the query as a whole.
 const PEER_TIMEOUT: u64 = 10 * SECOND;
 const QUERY_TIMEOUT: u64 = 60 * SECOND;
-/// A new entry in the table starts a look-up of its own after this.
+/// A new entry in a table of fewer than `K` starts look-ups of its own after this.
 const OWN_LOOKUP: u64 = 500 * MILLI;
+/// Whoever waits for a place in a full bucket gets it after this, if the one that is gone longest has not come back.
+const PENDING: u64 = 60 * SECOND;
 /// The shell's `RECORD_LIFETIME`.
 const LIFETIME: u64 = 7_200 * SECOND;
 /// What the shell tells in one event, and of one peer.
@@ -47,6 +49,8 @@ pub(super) struct Query {
     telling: bool,
     named: Vec<u32>,
     newest: u64,
+    /// Of the library's own look-ups: the farther buckets, which are looked up next.
+    farther: Vec<u64>,
 }
 
 enum Kind {
@@ -85,14 +89,27 @@ enum State {
 /// A routing table.
 #[derive(Default)]
 pub(super) struct Table {
+    /// Whose connection has come or gone last is last.
     entries: Vec<Entry>,
-    lookup_due: bool,
+    /// Who waits for a place in a full bucket, one for each.
+    pending: Vec<Pending>,
+    /// When its own look-ups begin, while one is due.
+    lookup_at: Option<Moment>,
+    looking_up: bool,
 }
 
 struct Entry {
     place: u64,
     peer: u32,
     addresses: Addresses,
+}
+
+struct Pending {
+    bucket: u32,
+    entry: Entry,
+    /// Who makes room.
+    old: u32,
+    until: Moment,
 }
 
 /// What others have put here.
@@ -125,6 +142,10 @@ pub(super) fn place_of_topic(topic: Topic, network: &str) -> u64 {
     place_of_text(&format!("{topic:?} of {network}"))
 }
 
+const fn bucket_of(own: u64, place: u64) -> u32 {
+    (own ^ place).leading_zeros()
+}
+
 fn place_of_text(text: &str) -> u64 {
     let mut digest = Digest::default();
     digest.value(text);
@@ -144,6 +165,11 @@ impl Table {
         near.sort_unstable();
         let entry = |(_, at): &(u64, u32)| &self.entries[*at as usize];
         near.iter().map(entry).map(|entry| (entry.peer, entry.addresses.clone())).collect()
+    }
+
+    /// The entries that share so many bits with our own place.
+    fn bucket(&self, own: u64, bucket: u32) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| bucket_of(own, entry.place) == bucket)
     }
 
     fn position(&self, peer: u32) -> Option<usize> {
@@ -209,49 +235,106 @@ impl World {
             return self.say_now(node, refuse("a routing table's entry needs an address"));
         }
         let addresses: Addresses = addresses.iter().take(MAX_PER_PEER).cloned().collect();
-        let place = self.machines[index as usize].place;
-        let own = self.machines[node as usize].place;
-        let bucket = |place: u64| (place ^ own).leading_zeros();
-        let Machine { table, conns, .. } = &mut self.machines[node as usize];
+        let entry = Entry { place: self.machines[index as usize].place, peer: index, addresses };
+        let Machine { table, conns, place: own, .. } = &mut self.machines[node as usize];
         if let Some(at) = table.position(index) {
-            table.entries[at].addresses = addresses;
+            table.entries[at].addresses = entry.addresses;
             return self.say_now(node, Event::Routed { peer: *peer, present: true });
         }
-        let mine = bucket(place);
-        let full = table.entries.iter().filter(|entry| bucket(entry.place) == mine).count() >= K;
-        if full {
+        let bucket = bucket_of(*own, entry.place);
+        if table.bucket(*own, bucket).count() < K {
+            return self.put_in_table(node, entry);
+        }
+        if let Some(pending) = table.pending.iter_mut().find(|pending| pending.bucket == bucket) {
+            if pending.entry.peer == index {
+                pending.entry = entry;
+                return;
+            }
+            return self.say_now(node, Event::Refused { command, refusal: Refusal::StoreFull });
+        }
+        let is_connected = |peer: u32| conns.iter().any(|one| one.peer == peer);
+        let gone = table.bucket(*own, bucket).map(|entry| entry.peer).find(|peer| !is_connected(*peer));
+        let Some(old) = gone.filter(|_| is_connected(index)) else {
+            return self.say_now(node, Event::Refused { command, refusal: Refusal::StoreFull });
+        };
+        let until = self.now + PENDING;
+        table.pending.push(Pending { bucket, entry, old, until });
+        self.queue.push(until, node, What::Pending(bucket));
+        // Is it still there?
+        let addresses = self.machines[node as usize].table.addresses(old).map(|all| all.to_vec()).unwrap_or_default();
+        self.hold(node, old, addresses);
+    }
+
+    fn put_in_table(&mut self, node: u32, entry: Entry) {
+        let peer = peer_id(entry.peer);
+        let table = &mut self.machines[node as usize].table;
+        table.entries.push(entry);
+        if table.entries.len() < K {
+            table.lookup_at = Some(self.now + OWN_LOOKUP);
+            self.queue.push(self.now + OWN_LOOKUP, node, What::Bootstrap);
+        }
+        self.say_now(node, Event::Routed { peer, present: true });
+    }
+
+    /// Whoever has waited for a place gets it, unless there is none any more.
+    pub(super) fn pending_over(&mut self, node: u32, bucket: u32) {
+        let Machine { table, conns, place: own, on, .. } = &mut self.machines[node as usize];
+        let over = |pending: &Pending| pending.bucket == bucket && pending.until <= self.now;
+        let Some(at) = table.pending.iter().position(over).filter(|_| *on) else { return };
+        let entry = table.pending.remove(at).entry;
+        if table.bucket(*own, bucket).count() >= K {
             let is_connected = |peer: u32| conns.iter().any(|one| one.peer == peer);
-            let gone = |entry: &Entry| bucket(entry.place) == mine && !is_connected(entry.peer);
-            // Somebody who is connected keeps the place; the new one waits for ever.
+            let gone = |entry: &Entry| bucket_of(*own, entry.place) == bucket && !is_connected(entry.peer);
             let Some(at) = table.entries.iter().position(gone) else { return };
             let old = table.entries.remove(at).peer;
             self.say_now(node, Event::Routed { peer: peer_id(old), present: false });
         }
-        let table = &mut self.machines[node as usize].table;
-        table.entries.push(Entry { place, peer: index, addresses });
-        if !std::mem::replace(&mut table.lookup_due, true) {
-            self.queue.push(self.now + OWN_LOOKUP, node, What::Bootstrap);
+        self.put_in_table(node, entry);
+    }
+
+    /// A peer's first connection stands, or its last one has ended.
+    pub(super) fn kademlia_moved(&mut self, node: u32, peer: u32) {
+        let Machine { table, conns, .. } = &mut self.machines[node as usize];
+        let Some(at) = table.position(peer) else { return };
+        let entry = table.entries.remove(at);
+        table.entries.push(entry);
+        if conns.iter().any(|one| one.peer == peer) {
+            table.pending.retain(|pending| pending.old != peer);
         }
-        self.say_now(node, Event::Routed { peer: *peer, present: true });
     }
 
     pub(super) fn unroute(&mut self, node: u32, peer: &PeerId) {
         let Some(index) = self.index(peer) else { return };
         let table = &mut self.machines[node as usize].table;
+        table.pending.retain(|pending| pending.entry.peer != index);
         if let Some(at) = table.position(index) {
             table.entries.remove(at);
             self.say_now(node, Event::Routed { peer: *peer, present: false });
         }
     }
 
-    /// Kademlia's own look-up, which nobody asked for.
+    /// Kademlia's own look-ups, which nobody asked for: itself first, then all buckets that are farther than the nearest one
+    /// that has an entry.
     pub(super) fn kademlia_bootstrap(&mut self, node: u32) {
-        let machine = &mut self.machines[node as usize];
-        machine.table.lookup_due = false;
-        if machine.on && !machine.asleep {
-            let place = machine.place;
-            self.begin(node, None, Kind::Near, place);
+        let Machine { table, on, asleep, place, .. } = &mut self.machines[node as usize];
+        if !*on || *asleep {
+            table.lookup_at = None;
+            return;
         }
+        if table.looking_up || table.lookup_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        table.lookup_at = None;
+        let place = *place;
+        let nearest = table.entries.iter().map(|entry| bucket_of(place, entry.place)).max();
+        let mut farther = vec![];
+        for bucket in 0..nearest.unwrap_or(0) {
+            let bits = self.machines[node as usize].dice.next();
+            // The same bits above it, another one at it, any below.
+            farther.push(place ^ ((1 << 63 | bits >> 1) >> bucket));
+        }
+        self.machines[node as usize].table.looking_up = nearest.is_some();
+        self.begin(node, None, Kind::Near, place, farther);
     }
 
     /// Begins what the core asks of the hash table.
@@ -281,10 +364,10 @@ impl World {
                 (Kind::Publish(number, addresses.iter().cloned().collect()), machine.place)
             }
         };
-        self.begin(node, Some(command), kind, target);
+        self.begin(node, Some(command), kind, target, vec![]);
     }
 
-    fn begin(&mut self, node: u32, command: Option<CommandId>, kind: Kind, target: u64) {
+    fn begin(&mut self, node: u32, command: Option<CommandId>, kind: Kind, target: u64, farther: Vec<u64>) {
         let machine = &self.machines[node as usize];
         let nobody = machine.table.entries.is_empty();
         let near = machine.table.nearest(target, node);
@@ -312,6 +395,7 @@ impl World {
             telling: false,
             named: vec![],
             newest: 0,
+            farther,
         };
         let key = self.queries.insert(query);
         self.machines[node as usize].queries.push(key);
@@ -361,6 +445,11 @@ impl World {
             return self.contact_failed(key, at);
         }
         self.queue.push(self.now + PEER_TIMEOUT, node, What::Asked(key, at));
+        self.hold(node, peer, addresses);
+    }
+
+    /// Wants a connection, which is for the core to grant.
+    fn hold(&mut self, node: u32, peer: u32, addresses: Vec<Address>) {
         let machine = &mut self.machines[node as usize];
         if machine.held.iter().any(|held| held.peer == peer && held.probe.is_none()) {
             return;
@@ -405,7 +494,8 @@ impl World {
             self.one_way(conn, side).is_some() && self.one_way(conn, 1 - side).is_some()
         });
         let theirs = &self.machines[peer as usize];
-        if !answers || !theirs.on || theirs.asleep || !theirs.server {
+        let names = |index: u32| &self.machines[index as usize].setup.config.protocols.kademlia;
+        if !answers || !theirs.on || theirs.asleep || !theirs.server || names(peer) != names(node) {
             return self.contact_failed(key, at);
         }
         let telling = self.queries.get(key).is_some_and(|query| query.telling);
@@ -565,9 +655,18 @@ impl World {
 
     fn finish(&mut self, key: Key) {
         let Some(query) = self.queries.remove(key) else { return };
-        let Query { node, command, successes, failures, nobody, found, .. } = query;
+        let Query { node, command, successes, failures, nobody, found, mut farther, .. } = query;
         self.machines[node as usize].queries.retain(|other| *other != key);
-        let Some(command) = command else { return };
+        let Some(command) = command else {
+            match farther.pop() {
+                Some(target) => self.begin(node, None, Kind::Near, target, farther),
+                None => {
+                    self.machines[node as usize].table.looking_up = false;
+                    self.kademlia_bootstrap(node);
+                }
+            }
+            return;
+        };
         let event = if nobody && !found && successes == 0 {
             Event::Refused { command, refusal: Refusal::NobodyToAsk }
         } else {

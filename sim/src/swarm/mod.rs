@@ -31,7 +31,6 @@ pub use malice::Malice;
 #[cfg(feature = "museum")]
 pub use museum::Plant;
 pub use outcome::{Pair, Path};
-pub(crate) use relay::RESERVATION;
 
 use std::{borrow::Cow, collections::BTreeMap, rc::Rc, time::Duration};
 
@@ -80,8 +79,10 @@ enum What {
     Asked(Key, u16),
     /// A machine's query has taken too long.
     QueryOver(Key),
-    /// Kademlia starts a look-up by itself.
+    /// Kademlia starts look-ups by itself.
     Bootstrap,
+    /// Somebody has waited for a place in this bucket.
+    Pending(u32),
     /// A home network's multicast questions.
     Multicast(SegmentId),
     /// A circuit's time is over.
@@ -215,13 +216,14 @@ impl World {
     pub fn new(seed: u64, net: Internet, unix_time: u64) -> Self {
         let mut queue = Queue::default();
         queue.push(REVIEW, NOBODY, What::Review);
+        let machines = Vec::with_capacity(net.len());
         Self {
             now: 0,
             seed,
             queue,
             digest: Digest::default(),
             net,
-            machines: Vec::new(),
+            machines,
             events: Slab::default(),
             conns: Slab::default(),
             messages: Slab::default(),
@@ -388,6 +390,7 @@ impl World {
             What::Asked(query, at) => self.contact(query, at),
             What::QueryOver(query) => self.query_over(query),
             What::Bootstrap => self.kademlia_bootstrap(node),
+            What::Pending(bucket) => self.pending_over(node, bucket),
             What::Multicast(segment) => self.multicast(segment),
             What::CircuitOver(conn) => self.circuit_over(conn),
             What::Reservation(relay) => self.reservation_due(node, relay),

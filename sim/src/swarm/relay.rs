@@ -47,7 +47,7 @@ pub(super) enum Answer {
 }
 
 /// The stock relay's reservation, in seconds.
-pub(crate) const RESERVATION: u64 = 3_600;
+const RESERVATION: u64 = 3_600;
 
 impl Serving {
     /// Whether a place is kept for a machine.
