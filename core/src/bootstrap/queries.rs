@@ -276,16 +276,16 @@ impl Queries {
     }
 
     fn record_ended(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle, peer: PeerId, query: CommandId) {
-        let found = !lifecycle.needs_record(cx, &peer);
         let urgent = self.sought.get(&peer).is_some_and(|sought| sought.urgent);
-        if found || !(urgent || lifecycle.misses_record(cx, &peer)) {
-            self.sought.remove(&peer);
-        } else if urgent {
+        if urgent && lifecycle.needs_record(cx, &peer) {
             // No record: it may still serve the table and be known by place.
             self.run(cx, Kind::LookUpPeer(peer), Query::LookUp { near: peer }, Reason::Asked);
             return;
-        } else {
+        }
+        if lifecycle.misses_record(cx, &peer) {
             self.rest(cx, &peer, query);
+        } else {
+            self.sought.remove(&peer);
         }
         cx.signal(Signal::SeekEnded(peer));
     }

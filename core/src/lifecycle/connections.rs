@@ -16,7 +16,7 @@ use crate::{
     view::Capabilities,
     vocabulary::{
         Action, Address, Answer, AskError, Asker, CircuitLimit, CloseCause, ConnectionId, DialError, Direction,
-        Identity, Notice, Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time,
+        Identity, LifecycleConfig, Notice, Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time,
     },
 };
 
@@ -468,7 +468,7 @@ impl PeerLifecycle {
     }
 
     /// Whether none is known at all, or one is not here that would be dialled.
-    pub(crate) fn misses_members(&self, config: &crate::vocabulary::LifecycleConfig) -> bool {
+    pub(crate) fn misses_members(&self, config: &LifecycleConfig) -> bool {
         self.members.is_empty() || (self.has_room_for_members(config) && self.missing_members() > 0)
     }
 

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use super::{
     Addresses, What, World,
     dialing::Asker,
-    machine::{Held, Machine},
+    machine::{Held, Machine, Standing},
     peer_id,
 };
 use crate::engine::{Dice, Digest, Key, MILLI, Moment, Purpose, SECOND};
@@ -142,6 +142,10 @@ pub(super) fn place_of_topic(topic: Topic, network: &str) -> u64 {
     place_of_text(&format!("{topic:?} of {network}"))
 }
 
+fn is_connected(conns: &[Standing], peer: u32) -> bool {
+    conns.iter().any(|one| one.peer == peer)
+}
+
 const fn bucket_of(own: u64, place: u64) -> u32 {
     (own ^ place).leading_zeros()
 }
@@ -170,6 +174,11 @@ impl Table {
     /// The entries that share so many bits with our own place.
     fn bucket(&self, own: u64, bucket: u32) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(move |entry| bucket_of(own, entry.place) == bucket)
+    }
+
+    /// Of a bucket's entries without a connection, the one that is gone longest.
+    fn gone_longest(&self, own: u64, bucket: u32, conns: &[Standing]) -> Option<u32> {
+        self.bucket(own, bucket).map(|entry| entry.peer).find(|peer| !is_connected(conns, *peer))
     }
 
     fn position(&self, peer: u32) -> Option<usize> {
@@ -252,9 +261,8 @@ impl World {
             }
             return self.say_now(node, Event::Refused { command, refusal: Refusal::StoreFull });
         }
-        let is_connected = |peer: u32| conns.iter().any(|one| one.peer == peer);
-        let gone = table.bucket(*own, bucket).map(|entry| entry.peer).find(|peer| !is_connected(*peer));
-        let Some(old) = gone.filter(|_| is_connected(index)) else {
+        let gone = table.gone_longest(*own, bucket, conns);
+        let Some(old) = gone.filter(|_| is_connected(conns, index)) else {
             return self.say_now(node, Event::Refused { command, refusal: Refusal::StoreFull });
         };
         let until = self.now + PENDING;
@@ -283,10 +291,8 @@ impl World {
         let Some(at) = table.pending.iter().position(over).filter(|_| *on) else { return };
         let entry = table.pending.remove(at).entry;
         if table.bucket(*own, bucket).count() >= K {
-            let is_connected = |peer: u32| conns.iter().any(|one| one.peer == peer);
-            let gone = |entry: &Entry| bucket_of(*own, entry.place) == bucket && !is_connected(entry.peer);
-            let Some(at) = table.entries.iter().position(gone) else { return };
-            let old = table.entries.remove(at).peer;
+            let Some(old) = table.gone_longest(*own, bucket, conns) else { return };
+            table.entries.retain(|entry| entry.peer != old);
             self.say_now(node, Event::Routed { peer: peer_id(old), present: false });
         }
         self.put_in_table(node, entry);
@@ -298,7 +304,7 @@ impl World {
         let Some(at) = table.position(peer) else { return };
         let entry = table.entries.remove(at);
         table.entries.push(entry);
-        if conns.iter().any(|one| one.peer == peer) {
+        if is_connected(conns, peer) {
             table.pending.retain(|pending| pending.old != peer);
         }
     }
