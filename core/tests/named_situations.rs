@@ -6,9 +6,9 @@ mod common;
 
 use common::*;
 use kinfolk_core::{
-    Action, Answer, Ask, AskError, CloseCause, CommandId, Config, DialError, Direction, Event, Health, HeldId,
-    Identity, Interfaces, ListenError, ListenerId, Notice, Origin, PeerAddress, PinnedPeer, Query, Reachability,
-    Reason, RequestId, Role, Source, StoredAddress, StoredPeer, view::State,
+    Action, Answer, Ask, AskError, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, Health,
+    HeldId, Identity, Interfaces, ListenError, ListenerId, Notice, Origin, PeerAddress, PinnedPeer, Query,
+    Reachability, Reason, RequestId, Role, Source, StoredAddress, StoredPeer, view::State,
 };
 
 fn desktop() -> Config {
@@ -188,6 +188,50 @@ fn above_high_water_the_newest_strangers_go_and_the_pinned_stay() {
     rig.pass(secs(21));
     insta::assert_snapshot!(rig.words());
     assert_eq!(rig.state(1), State::Identified);
+}
+
+#[test]
+fn who_has_a_place_at_this_relay_is_not_displaced_by_passers_by() {
+    fn come(rig: &mut Rig, who: std::ops::RangeInclusive<u64>, reserved: bool) -> Vec<ConnectionId> {
+        who.map(|n| {
+            let connection = rig.inbound(n, global(n));
+            rig.identified(connection, n);
+            rig.tell(Event::Serving { peer: peer(n), reserved, circuits: 0 });
+            connection
+        })
+        .collect()
+    }
+    fn closed(rig: &mut Rig) -> Vec<ConnectionId> {
+        let closed = rig.closes().into_iter().map(|(connection, _)| connection).collect();
+        rig.take();
+        closed
+    }
+
+    let mut config = Config::server();
+    config.lifecycle.low_water = 3;
+    config.lifecycle.high_water = 10;
+    config.lifecycle.dial_slots = 4;
+    let mut rig = Rig::new(config);
+    let guests = come(&mut rig, 1..=8, true);
+    rig.live(secs(60));
+    let passing = come(&mut rig, 11..=14, false);
+    rig.live(secs(15));
+    assert_eq!(closed(&mut rig), [], "the newest have their grace");
+    rig.live(secs(10));
+    assert_eq!(closed(&mut rig), passing, "whatever the low mark says");
+
+    // A flood is another matter: then only so many stay as the high mark says, and of those who came first all.
+    let flood = come(&mut rig, 21..=27, true);
+    let went = closed(&mut rig);
+    assert!(went.len() == 5 && went.iter().all(|connection| flood.contains(connection)), "{went:?}");
+
+    // Whose place has ended passes by again.
+    come(&mut rig, 31..=31, true);
+    rig.live(secs(60));
+    assert_eq!(closed(&mut rig), []);
+    rig.tell(Event::Serving { peer: peer(2), reserved: false, circuits: 0 });
+    rig.live(secs(1));
+    assert_eq!(closed(&mut rig), [guests[1]]);
 }
 
 #[test]

@@ -141,6 +141,7 @@ impl PeerLifecycle {
             Event::Serving { peer, reserved, circuits: _ } => {
                 if let Some(slot) = self.peers.find(peer) {
                     self.peers.at_mut(slot).served = *reserved;
+                    self.note_grace(slot);
                 }
             }
             Event::Routed { peer, present } => {

@@ -26,8 +26,8 @@ impl PeerLifecycle {
     /// Notes when the grace of a connected peer is over: a look at all of them on each step would cost more than all else.
     pub(super) fn note_grace(&mut self, slot: Slot) {
         let peer = self.peers.at(slot);
-        if peer.is_connected() && !peer.is_protected() {
-            self.trim_at = self.trim_at.min(connected_since(peer) + GRACE);
+        if let Some(ripe) = next_ripe(peer).filter(|_| peer.is_connected() && !peer.is_protected()) {
+            self.trim_at = self.trim_at.min(ripe);
         }
     }
 
@@ -38,8 +38,8 @@ impl PeerLifecycle {
         }
     }
 
-    /// Above the high water mark, closes the least useful peers down to the low one. Never: pinned, asked for, syncing,
-    /// or protected by the application.
+    /// Above the high water mark, closes the least useful peers down to the low one. Never: pinned, asked for, syncing, or
+    /// protected by the application.
     pub(super) fn trim(&mut self, cx: &mut Cx<'_>) {
         let config = &cx.config.lifecycle;
         let connections = self.connected_count();
@@ -47,7 +47,7 @@ impl PeerLifecycle {
             return;
         }
         let flooded = connections > config.high_water + config.dial_slots;
-        let ripe = |peer: &Peer| flooded || connected_since(peer) + GRACE <= cx.now;
+        let ripe = |peer: &Peer| flooded || next_ripe(peer).is_some_and(|at| at <= cx.now);
         let mut spare: Vec<Slot> = self
             .connected
             .iter()
@@ -61,16 +61,26 @@ impl PeerLifecycle {
             let peer = self.peers.at(*slot);
             (worth(peer), Reverse(connected_since(peer)), *slot)
         });
-        let surplus = connections - config.low_water;
-        for slot in spare.into_iter().take(surplus as usize) {
+        let mut left = connections;
+        for slot in spare {
             let peer = self.peers.at_mut(slot);
+            if left <= if peer.served { config.high_water } else { config.low_water } {
+                break;
+            }
+            left -= 1;
             peer.hold_until = peer.hold_until.max(cx.now + PAUSE);
             self.close_all(cx, slot, &Reason::OverBudget { connections, limit: config.high_water });
             self.settle(cx, slot);
         }
         let spare = self.connected.iter().map(|slot| self.peers.at(*slot)).filter(|peer| !peer.is_protected());
-        self.trim_at = spare.map(|peer| connected_since(peer) + GRACE).min().unwrap_or(Time::MAX);
+        self.trim_at = spare.filter_map(next_ripe).min().unwrap_or(Time::MAX);
     }
+}
+
+/// When a peer's grace is over. Who has a place at this relay, and may be found through it alone, goes only in a flood: those
+/// who have just come and still have theirs would displace it.
+fn next_ripe(peer: &Peer) -> Option<Time> {
+    (!peer.served).then(|| connected_since(peer) + GRACE)
 }
 
 /// How useful a peer is, the least useful first. Among equals the newest goes: a flood then only displaces itself.
