@@ -248,7 +248,7 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// The node as a whole.
     pub fn node(&self) -> NodeView<'a> {
-        let Running { local, here, lifecycle, nat, planner, .. } = self.running;
+        let Running { config, local, here, lifecycle, nat, planner, .. } = self.running;
         let (health, health_since) = planner.health();
         NodeView {
             local: *local,
@@ -267,7 +267,7 @@ impl<'a> View<'a> {
             services: nat.own.services(),
             kademlia_server: nat.own.is_kademlia_server(),
             routing_table: planner.routing_table(),
-            bootstrap: planner.views().collect(),
+            bootstrap: planner.views(config).collect(),
             signal: planner.signal_servers().collect(),
             peers: lifecycle.peers.len(),
             connected: lifecycle.connected_count(),

@@ -401,6 +401,6 @@ pub struct BootstrapView<'a> {
     pub connected: bool,
     /// Failed tries in a row.
     pub failures: u32,
-    /// The next try, if it waits.
+    /// The next try, if it waits. Nobody waits while enough others are connected.
     pub retry_at: Option<Time>,
 }

@@ -6,8 +6,8 @@ mod common;
 
 use common::*;
 use kinfolk_core::{
-    Action, Ask, Asker, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, HeldId, Origin,
-    PeerAddress, Query, Reason, RequestId, Source, view::State,
+    Action, Address, Ask, Asker, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, HeldId,
+    Origin, PeerAddress, Query, Reason, RequestId, Role, Source, view::State,
 };
 
 fn with_bootstrap(n: u64) -> Config {
@@ -94,6 +94,77 @@ fn a_bootstrap_peer_is_also_dialled_where_it_once_was() {
     let dials = rig.dials();
     assert_eq!(dials.len(), 1, "{dials:?}");
     assert!(dials[0].2.contains(&global(1)) && dials[0].2.len() == 2, "{dials:?}");
+}
+
+/// The dials to bootstrap peers that wait are answered: who was dialled, and who is there.
+fn answered(rig: &mut Rig, alive: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<u64>) {
+    let dials = rig.dials();
+    rig.take();
+    let (mut dialled, mut up) = (vec![], vec![]);
+    for (dial, to, at) in dials {
+        let n = number(&to.unwrap());
+        dialled.push(n);
+        if alive(n) {
+            let connection = rig.connected(n, Direction::Outbound, at[0].clone(), Origin::Dial(dial));
+            rig.identified(connection, n);
+            up.push(n);
+        } else {
+            rig.tell(Event::DialFailed { dial, failures: vec![], error: DialError::TimedOut });
+        }
+    }
+    (dialled, up)
+}
+
+fn with_twenty(at: impl Fn(u64) -> Address) -> Config {
+    let bootstrap = (1..=20).map(|n| PeerAddress::new(peer(n), at(n))).collect();
+    Config { bootstrap, mdns: false, ..Config::desktop() }
+}
+
+#[test]
+fn of_twenty_bootstrap_peers_a_few_are_kept_up() {
+    let mut rig = Rig::new(with_twenty(global));
+    let first = rig.dials().len();
+    assert!((3..=6).contains(&first), "{first} dialled at once");
+    let (mut dialled, mut up) = (vec![], vec![]);
+    for _ in 0..60 {
+        let (to, there) = answered(&mut rig, |n| n % 6 == 0);
+        dialled.extend(to);
+        up.extend(there);
+        rig.live(secs(1));
+    }
+    up.sort_unstable();
+    assert_eq!(up, [6, 12, 18], "the dead ones keep nobody waiting");
+    let mut first = dialled[..20].to_vec();
+    first.sort_unstable();
+    assert_eq!(first, Vec::from_iter(1..=20), "nobody again as long as others were not tried: {dialled:?}");
+    rig.live(secs(600));
+    assert_eq!(rig.dials(), []);
+
+    // As those that are there go, others are tried.
+    for n in up {
+        let connection = rig.view(n).unwrap().connections[0].connection;
+        rig.tell(Event::Disconnected { connection, peer: peer(n), cause: CloseCause::Remote });
+    }
+    rig.pass(secs(5));
+    assert!(rig.dials().len() >= 3, "{:?}", rig.dials());
+}
+
+#[test]
+fn servers_keep_up_all_bootstrap_peers() {
+    let mut rig = Rig::new(Config { role: Role::Server, ..with_twenty(global) });
+    let mut up = vec![];
+    for _ in 0..10 {
+        up.extend(answered(&mut rig, |_| true).1);
+        rig.live(secs(1));
+    }
+    assert_eq!(up.len(), 20);
+}
+
+#[test]
+fn twenty_bootstrap_peers_that_cant_be_dialled_from_here_are_looked_at_now_and_then() {
+    let mut rig = Rig::new(with_twenty(|n| address(&format!("/ip6/2a01:4f8::{n:x}/tcp/4001"))));
+    rig.pass(secs(60));
+    assert_eq!(rig.dials(), []);
 }
 
 /// A node that has found so many members in the hash table.

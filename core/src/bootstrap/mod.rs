@@ -188,7 +188,7 @@ impl BootstrapPlanner {
     }
 
     pub(crate) fn deadline(&self, config: &Config, nat: &NatPolicy) -> Option<Time> {
-        let targets = self.targets.deadline();
+        let targets = self.targets.deadline(config.role);
         let queries = self.queries.deadline(config, nat);
         let signals = self.signals.deadline(config, nat);
         targets.into_iter().chain(queries).chain(signals).chain(self.vigil.deadline(config)).min()
@@ -211,7 +211,7 @@ impl BootstrapPlanner {
         self.signals.views()
     }
 
-    pub(crate) fn views(&self) -> impl Iterator<Item = BootstrapView<'_>> {
-        self.targets.views()
+    pub(crate) fn views(&self, config: &Config) -> impl Iterator<Item = BootstrapView<'_>> {
+        self.targets.views(config.role)
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     lifecycle::{PeerLifecycle, SHORT_LIVED, is_dialable},
     peers::{Peer, Slot},
     view::BootstrapView,
-    vocabulary::{Address, AskError, DialError, Notice, PeerAddress, PeerId, Reason, Source, Time},
+    vocabulary::{Address, AskError, DialError, Notice, PeerAddress, PeerId, Reason, Role, Source, Time},
 };
 
 /// A bootstrap peer.
@@ -63,8 +63,14 @@ struct Entry {
 }
 
 const MAX_TARGETS: usize = 64;
+/// So many are enough: one more than relays are wanted. Each of them holds a connection to each of its guests. Servers keep up
+/// all, so that none of them is an island.
+const ENOUGH: usize = 3;
+/// So many are dialled at once.
+const AT_ONCE: usize = 2 * ENOUGH;
 /// A target that is down is tried often for this long, then seldom.
 const PATIENCE: Duration = Duration::from_secs(600);
+const SOON: Duration = Duration::from_millis(1);
 const REDIAL_WITHIN: Duration = Duration::from_secs(1);
 /// A target that can't be dialled now, through no fault of its own, is looked at again after this.
 const PUT_OFF: Duration = Duration::from_secs(10);
@@ -153,14 +159,26 @@ impl Targets {
     }
 
     pub(super) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
-        for (&id, target) in &mut self.all {
-            if target.connected || target.is_us || self.wants.contains_key(&id) || target.retry_at > cx.now {
-                continue;
-            }
+        let due = self.all.iter().filter(|(id, target)| self.is_waiting(**id, target) && target.retry_at <= cx.now);
+        let mut due: Vec<TargetId> = due.map(|(id, _)| *id).collect();
+        if due.len() > AT_ONCE {
+            // Each node begins with others, and the dead ones don't keep the others waiting.
+            let first = jitter::draw(cx.seed, Purpose::Target, 0, 0) as usize % due.len();
+            due.rotate_left(first);
+            due.sort_by_key(|id| self.all.get(id).map(|target| target.failures));
+        }
+        for id in due {
+            let is_sated = self.is_sated(cx.config.role);
+            let Some(target) = self.all.get_mut(&id) else { continue };
             // It may have come to us, or be here already for another reason.
             if target.peer.is_some_and(|peer| lifecycle.is_connected(&peer)) {
                 target.connected = true;
                 target.connected_since = cx.now;
+                continue;
+            }
+            if is_sated {
+                // Its turn may come while this pass is still under way: then it is in the next.
+                target.retry_at = cx.now + SOON;
                 continue;
             }
             let reason = match target.failures {
@@ -173,10 +191,25 @@ impl Targets {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Time> {
-        let waiting =
-            |(id, target): &(&TargetId, &Target)| !target.connected && !target.is_us && !self.wants.contains_key(id);
-        self.all.iter().filter(waiting).map(|(_, target)| target.retry_at).min()
+    fn is_waiting(&self, id: TargetId, target: &Target) -> bool {
+        !target.connected && !target.is_us && !self.wants.contains_key(&id)
+    }
+
+    /// Whether nobody more is to be dialled, for now.
+    fn is_sated(&self, role: Role) -> bool {
+        self.has_enough(role) || (role != Role::Server && self.wants.len() >= AT_ONCE)
+    }
+
+    fn has_enough(&self, role: Role) -> bool {
+        role != Role::Server && self.all.values().filter(|target| target.connected).count() >= ENOUGH
+    }
+
+    pub(super) fn deadline(&self, role: Role) -> Option<Time> {
+        if self.is_sated(role) {
+            return None;
+        }
+        let waiting = self.all.iter().filter(|(id, target)| self.is_waiting(**id, target));
+        waiting.map(|(_, target)| target.retry_at).min()
     }
 
     pub(super) fn connected(&mut self, now: Time, lifecycle: &mut PeerLifecycle, id: TargetId, peer: PeerId) {
@@ -246,14 +279,15 @@ impl Targets {
         }
     }
 
-    pub(super) fn views(&self) -> impl Iterator<Item = BootstrapView<'_>> {
-        self.all.values().flat_map(|target| {
-            target.entries.iter().map(|entry| BootstrapView {
+    pub(super) fn views(&self, role: Role) -> impl Iterator<Item = BootstrapView<'_>> {
+        let has_enough = self.has_enough(role);
+        self.all.values().flat_map(move |target| {
+            target.entries.iter().map(move |entry| BootstrapView {
                 address: &entry.at,
                 peer: target.peer,
                 connected: target.connected,
                 failures: target.failures,
-                retry_at: (!target.connected).then_some(target.retry_at),
+                retry_at: (!target.connected && !has_enough).then_some(target.retry_at),
             })
         })
     }

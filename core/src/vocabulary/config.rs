@@ -70,7 +70,7 @@ pub struct Config {
     pub mdns: bool,
     /// Whether to serve the hash table.
     pub kademlia: KademliaMode,
-    /// Who is asked first. Default: nobody.
+    /// Who is asked first. Three of them are kept up, by a server all. Default: nobody.
     pub bootstrap: Vec<PeerAddress>,
     /// Who is never given up. Default: nobody.
     pub pinned: Vec<PinnedPeer>,

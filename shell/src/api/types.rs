@@ -202,7 +202,7 @@ pub struct Bootstrap {
     pub connected: bool,
     /// Failed tries in a row.
     pub failures: u32,
-    /// The next try, if it waits.
+    /// The next try, if it waits. Nobody waits while enough others are connected.
     pub retry_in_s: Option<u64>,
 }
 

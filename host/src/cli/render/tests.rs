@@ -117,7 +117,8 @@ fn the_status_reads_like_an_answer() {
         "kademlia": "auto", "kademlia_server": false, "routing_table": 1,
         "bootstrap": [
             { "address": "/dns4/a.example/tcp/4001", "peer": BOB, "connected": true, "failures": 0, "retry_in_s": null },
-            { "address": "/dns4/b.example/tcp/4001", "peer": null, "connected": false, "failures": 3, "retry_in_s": 14 }],
+            { "address": "/dns4/b.example/tcp/4001", "peer": null, "connected": false, "failures": 3, "retry_in_s": 14 },
+            { "address": "/dns4/c.example/tcp/4001", "peer": null, "connected": false, "failures": 0, "retry_in_s": null }],
         "signal": [
             { "server": "https://a.example/signal", "state": "answered", "answered_s_ago": 130, "peers": 3, "failures": 0,
               "published_for_s": 3_600, "backing": "redis" },
@@ -145,6 +146,7 @@ fn the_status_reads_like_an_answer() {
       hash table  asked only, until others are known to reach this node; 1 entry
       bootstrap   /dns4/a.example/tcp/4001: connected, peer …kSCVe2Xo
                   /dns4/b.example/tcp/4001: no answer in 3 tries, next in 14 s
+                  /dns4/c.example/tcp/4001: in reserve, enough others are connected
       signal      https://a.example/signal: tells 3 peers (2 min ago); has our record for 1 h 00 min; keeps them in redis
                   https://b.example/signal: knows nobody else (5 s ago); our record is not taken: it says: unfit address; keeps them in sqlite
                   https://c.example: failed in 3 tries (HTTP status 502), next in 14 s
@@ -155,6 +157,7 @@ fn the_status_reads_like_an_answer() {
     insta::assert_snapshot!(bootstrap(&all.bootstrap), @"
     /dns4/a.example/tcp/4001: connected, peer …kSCVe2Xo
     /dns4/b.example/tcp/4001: no answer in 3 tries, next in 14 s
+    /dns4/c.example/tcp/4001: in reserve, enough others are connected
     ");
     insta::assert_snapshot!(bootstrap(&[]), @"no bootstrap peers; `kinfolk bootstrap add MULTIADDR` adds one");
 }
