@@ -98,6 +98,7 @@ impl Footprint {
             settings.quic_ping_interval = Duration::from_secs(100);
             settings.quic_ping_heard = Duration::from_secs(100);
             settings.ping_timeout = Duration::from_secs(60);
+            settings.identify_interval = Duration::from_secs(900);
             settings.mdns_interval = Duration::from_secs(300);
         }
         if let Some((_, connections)) = self.room() {

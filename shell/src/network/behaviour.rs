@@ -205,6 +205,7 @@ fn identify(key: &Keypair, settings: &NetworkSettings) -> identify::Behaviour {
     let config = identify::Config::new(settings.config.protocols.identify.clone(), key.public())
         .with_agent_version(settings.agent.clone())
         .with_hide_listen_addrs(true)
+        .with_interval(settings.identify_interval)
         // Addresses of peers are the core's.
         .with_cache_size(0);
     identify::Behaviour::new(config)

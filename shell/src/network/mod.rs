@@ -109,6 +109,9 @@ pub struct NetworkSettings {
     /// late as their own next ping, which is 15 s. The first failure is forgiven, so a cut link shows after at most three
     /// intervals: by TCP 45 s.
     pub ping_timeout: Duration,
+    /// How often each peer is asked anew to introduce itself, and to say where it sees us; default 5 min. Other protocols
+    /// than before it tells by itself. Must be well below `nat.observation_ttl`.
+    pub identify_interval: Duration,
     /// How often the home network is asked who is there, once somebody has answered; default 30 s.
     pub mdns_interval: Duration,
     /// Handshakes of strangers under way; default 64, half of them from one /24 or /48.
@@ -136,6 +139,7 @@ impl NetworkSettings {
             quic_ping_interval: Duration::from_secs(25),
             quic_ping_heard: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(15),
+            identify_interval: Duration::from_secs(300),
             mdns_interval: Duration::from_secs(30),
             handshakes: 64,
             negotiating: 64,
