@@ -70,6 +70,7 @@ const ENOUGH: usize = 3;
 const AT_ONCE: usize = 2 * ENOUGH;
 /// A target that is down is tried often for this long, then seldom.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// One that is due while others are dialled, or enough are there, is looked at again after this, once there is room.
 const SOON: Duration = Duration::from_millis(1);
 const REDIAL_WITHIN: Duration = Duration::from_secs(1);
 /// A target that can't be dialled now, through no fault of its own, is looked at again after this.
@@ -195,7 +196,7 @@ impl Targets {
         !target.connected && !target.is_us && !self.wants.contains_key(&id)
     }
 
-    /// Whether nobody more is to be dialled, for now.
+    /// Whether nobody more is dialled until a dial ends or somebody goes.
     fn is_sated(&self, role: Role) -> bool {
         self.has_enough(role) || (role != Role::Server && self.wants.len() >= AT_ONCE)
     }
