@@ -81,8 +81,13 @@ fn fixed_bits(ip: IpAddr) -> usize {
 /// Which bits of an address stay: for the scope's sake, and behind the name of a network ([`network_of`]), so that it
 /// is one again.
 pub(super) fn fixed(ip: IpAddr) -> Fixed {
-    let network = if ip.is_ipv4() { 24 } else { 48 };
-    Fixed { head: fixed_bits(ip), tail: (network_of(ip) == ip).then_some(network) }
+    let network = network_bytes(if ip.is_ipv4() { 4 } else { 16 });
+    Fixed { head: fixed_bits(ip), tail: (network_of(ip) == ip).then_some(network * 8) }
+}
+
+/// How many bytes of an address of `len` bytes say in which network it is ([`network_of`]).
+pub(super) fn network_bytes(len: usize) -> usize {
+    if len == 4 { 3 } else { 6 }
 }
 
 /// The address of IPv4 that is written in one of IPv6: mapped ones, and what a NAT64 translates.

@@ -9,12 +9,12 @@ use kinfolk_core::{Address, PeerId, network_of};
 
 use super::{
     bits::{Coins, Fixed, rename},
-    ip::{embed_v4, embedded_v4, fixed},
+    ip::{embed_v4, embedded_v4, fixed, network_bytes},
     text::{Found, rewrite},
 };
 
-/// How often other names are tried until those addresses that are compared as text keep their order. With many of them
-/// that is hopeless, and rarely matters: the replay tells.
+/// How often other names are tried until no network keeps its own, and those addresses that are compared as text keep
+/// their order. With many of them that is hopeless, and rarely matters: the replay tells.
 const TRIES: u32 = 32;
 
 /// Nothing of it changes.
@@ -99,12 +99,12 @@ impl Seen {
         }
         let keys: Vec<Vec<u8>> = old_v4.iter().map(|ip| ip.octets().to_vec()).collect();
         let of = |ip: &[u8]| <[u8; 4]>::try_from(ip).map_or(WHOLE, |ip| fixed(IpAddr::from(ip)));
-        let new = rename(&keys, of, coins).into_iter().map(<[u8; 4]>::try_from);
+        let new = rename_networks(&keys, of, coins).into_iter().map(<[u8; 4]>::try_from);
         let v4 = old_v4.into_iter().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
 
         let keys: Vec<Vec<u8>> = old_v6.iter().map(|ip| ip.octets().to_vec()).collect();
         let of = |ip: &[u8]| <[u8; 16]>::try_from(ip).map_or(WHOLE, |ip| fixed(IpAddr::from(ip)));
-        let new = rename(&keys, of, coins).into_iter().map(<[u8; 16]>::try_from);
+        let new = rename_networks(&keys, of, coins).into_iter().map(<[u8; 16]>::try_from);
         let v6 = old_v6.into_iter().zip(new).filter_map(|(old, new)| Some((old, new.ok()?.into()))).collect();
 
         let width = self.names.len().to_string().len();
@@ -126,6 +126,24 @@ impl Seen {
             after
         })
     }
+}
+
+/// New names for IP addresses, such that each network has another one if that can be: with few free bits the coins may
+/// well give it its own, and who finds it in the redacted trace has reason to distrust the rest.
+fn rename_networks(keys: &[Vec<u8>], fixed: impl Fn(&[u8]) -> Fixed, coins: &mut Coins) -> Vec<Vec<u8>> {
+    let kept = |(old, new): (&Vec<u8>, &Vec<u8>)| {
+        let (Fixed { head, tail }, network) = (fixed(old), network_bytes(old.len()));
+        let part = if head < network * 8 || tail.is_some() { network } else { old.len() };
+        head < part * 8 && old[..part] == new[..part]
+    };
+    let mut new = rename(keys, &fixed, coins);
+    for _ in 0..TRIES {
+        if !keys.iter().zip(&new).any(kept) {
+            break;
+        }
+        new = rename(keys, &fixed, coins);
+    }
+    new
 }
 
 impl Names {
@@ -159,6 +177,26 @@ impl Names {
                 Some(v4) => self.v4.get(&v4).map(|v4| IpAddr::V6(embed_v4(ip, *v4))),
                 None => self.v6.get(&ip).copied().map(IpAddr::V6),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_network_keeps_its_name() {
+        // Seven of the third number's bits are free, and none of those of fe80::.
+        let ips = ["192.168.0.9", "192.168.1.7", "10.11.12.13", "2a01:4f8:12:34::7", "fe80::6", "fe80::7"];
+        let seen = Seen { ips: ips.map(|ip| ip.parse().unwrap()).into(), ..Seen::default() };
+        for _ in 0..1_000 {
+            let names = seen.rename(&mut Coins::new());
+            assert!(names.v4.iter().all(|(old, new)| old.octets()[..3] != new.octets()[..3]), "{:?}", names.v4);
+            assert!(
+                names.v6.iter().all(|(old, new)| old.octets()[..6] != new.octets()[..6] || old.segments()[0] == 0xfe80)
+            );
+            assert!(names.v6.iter().all(|(old, new)| old != new || old.octets()[8..] == [0; 8]), "{:?}", names.v6);
         }
     }
 }
