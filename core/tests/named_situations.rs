@@ -6,9 +6,9 @@ mod common;
 
 use common::*;
 use kinfolk_core::{
-    Action, Answer, Ask, AskError, CloseCause, CommandId, Config, ConnectionId, DialError, Direction, Event, Health,
-    HeldId, Identity, Interfaces, ListenError, ListenerId, Notice, Origin, PeerAddress, PinnedPeer, Query,
-    Reachability, Reason, RequestId, Role, Source, StoredAddress, StoredPeer, view::State,
+    Action, Answer, Ask, AskError, CircuitLimit, CloseCause, CommandId, Config, ConnectionId, DialError, Direction,
+    Event, Health, HeldId, Identity, Interfaces, ListenError, ListenerId, Notice, Origin, PeerAddress, PinnedPeer,
+    Query, Reachability, Reason, RequestId, Role, Source, StoredAddress, StoredPeer, view::State,
 };
 
 fn desktop() -> Config {
@@ -151,6 +151,51 @@ fn one_side_closes_a_duplicate_once_the_better_connection_has_proven_itself() {
         rig.pong(tcp, n);
         let kept = Reason::Duplicate { kept: quic };
         assert_eq!(rig.closes(), if closes { vec![(tcp, kept)] } else { vec![] });
+    }
+}
+
+/// By time and by bytes; the smaller id first, so that not both make one.
+#[test]
+fn a_circuit_is_followed_by_another_before_its_relay_cuts_it() {
+    let limit = CircuitLimit { duration: Some(secs(100)), bytes: Some(1_000) };
+    for (n, tenths) in [(LOCAL + 1, 8), (LOCAL - 1, 9)] {
+        let begin = || {
+            let pinned = vec![PinnedPeer { peer: peer(n), addresses: vec![circuit(1)] }];
+            let mut rig = Rig::new(Config { pinned, ..desktop() });
+            let relay = rig.connected(1, Direction::Outbound, global(1), Origin::Inbound);
+            rig.identified_as(relay, 1, relay_at(1));
+            let relayed = rig.dial_succeeds(n);
+            rig.tell(Event::CircuitLimited { connection: relayed, limit });
+            rig.identified(relayed, n);
+            rig.live(secs(1));
+            rig.take();
+            (rig, relayed)
+        };
+        let renews = |rig: &Rig| {
+            let dial = rig.commands.iter().find(|command| command.reason == Reason::CircuitWorn);
+            dial.is_some_and(|dial| matches!(&dial.action, Action::Dial { peer: Some(who), .. } if *who == peer(n)))
+        };
+        let (mut rig, _) = begin();
+        rig.live(secs(tenths * 10 - 2));
+        assert!(!renews(&rig), "{n}: not yet");
+        rig.live(secs(2));
+        assert!(renews(&rig), "{n}: {}", rig.words());
+
+        let (mut rig, relayed) = begin();
+        rig.tell(Event::CircuitUsed { connection: relayed, bytes: tenths * 100 - 1 });
+        rig.live(secs(1));
+        assert!(!renews(&rig), "{n}: not yet");
+        rig.tell(Event::CircuitUsed { connection: relayed, bytes: tenths * 100 });
+        rig.live(secs(1));
+        assert!(renews(&rig), "{n}: {}", rig.words());
+
+        // Of two circuits one goes, and not because one were direct.
+        let next = rig.connected(n, Direction::Inbound, circuit(2), Origin::Inbound);
+        rig.take();
+        rig.live(secs(40));
+        let closes = rig.closes();
+        assert!(closes.is_empty() || closes == [(relayed, Reason::Duplicate { kept: next })], "{closes:?}");
+        assert_eq!(closes.is_empty(), n < LOCAL, "the smaller id closes");
     }
 }
 

@@ -379,10 +379,11 @@ impl PeerLifecycle {
 
     pub(super) fn used(&mut self, cx: &mut Cx<'_>, id: ConnectionId, bytes: u64) {
         let Some(&slot) = self.connections.get(&id) else { return };
-        let connection = self.peers.at_mut(slot).connection_mut(id);
-        if let Some(limit) = connection.and_then(|connection| connection.limit.as_mut()) {
+        let peer = self.peers.at_mut(slot);
+        let worn_from = u64::from(peer.worn_from(&cx.local));
+        if let Some(limit) = peer.connection_mut(id).and_then(|connection| connection.limit.as_mut()) {
             limit.used = bytes;
-            limit.worn |= limit.limit.bytes.is_some_and(|all| bytes >= all / 5 * 4);
+            limit.worn |= limit.limit.bytes.is_some_and(|all| bytes >= all / 10 * worn_from);
             self.settle(cx, slot);
         }
     }
@@ -407,14 +408,14 @@ impl PeerLifecycle {
             None => peer.best(),
         };
         let Some(best) = best.filter(|best| best.is_proven(cx.now, &cx.config.lifecycle)) else { return };
-        let kept = best.id;
+        let (kept, direct) = (best.id, !best.address.is_relayed());
         let others: Vec<(ConnectionId, bool)> = peer
             .standing()
             .filter(|connection| connection.id != kept && !connection.for_probe && !needed.contains(&connection.id))
             .map(|connection| (connection.id, connection.address.is_relayed()))
             .collect();
         for (other, relayed) in others {
-            let reason = if relayed { Reason::DirectProven { kept } } else { Reason::Duplicate { kept } };
+            let reason = if direct && relayed { Reason::DirectProven { kept } } else { Reason::Duplicate { kept } };
             self.close(cx, slot, other, reason);
         }
     }

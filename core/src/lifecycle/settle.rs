@@ -8,7 +8,7 @@ use crate::{
     cx::{Cx, Here, Signal},
     peers::{Connection, Dialing, Known, Lane, Peer, RelayUse, Slot},
     view::Capabilities,
-    vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, Reason, Source, Time},
+    vocabulary::{Action, ConnectionId, LifecycleConfig, Notice, PeerId, Reason, Source, Time},
 };
 
 /// A peer for which nothing else is due is looked at this often; of very many one every `REVIEW_ONE`.
@@ -94,7 +94,7 @@ impl PeerLifecycle {
         }
 
         let peer = self.peers.at(slot);
-        wake = wake.min(deadline(peer, cx.now, config));
+        wake = wake.min(deadline(peer, &cx.local, cx.now, config));
         if wake == Time::MAX {
             wake = cx.now + REVIEW.max(REVIEW_ONE * self.peers.len());
         }
@@ -129,8 +129,9 @@ impl PeerLifecycle {
             self.lost(cx, slot, connection);
         }
 
+        let worn_from = self.peers.at(slot).worn_from(&cx.local);
         for connection in &mut self.peers.at_mut(slot).connections {
-            if connection.wears_at().is_some_and(|at| at <= now)
+            if connection.wears_at(worn_from).is_some_and(|at| at <= now)
                 && let Some(limit) = &mut connection.limit
             {
                 limit.worn = true;
@@ -330,7 +331,7 @@ fn expiry(peer: &Peer, config: &LifecycleConfig) -> Option<Time> {
 }
 
 /// The next moment at which something is due for this peer.
-fn deadline(peer: &Peer, now: Time, config: &LifecycleConfig) -> Time {
+fn deadline(peer: &Peer, local: &PeerId, now: Time, config: &LifecycleConfig) -> Time {
     let mut at = expiry(peer, config).unwrap_or(Time::MAX);
     let mut by = |time: Time| at = at.min(time);
     for known in peer.book.iter().filter(|known| !peer.holds_on_to(known)) {
@@ -357,7 +358,7 @@ fn deadline(peer: &Peer, now: Time, config: &LifecycleConfig) -> Time {
                 if connection.for_probe {
                     by(connection.since + PROBE);
                 }
-                if let Some(at) = connection.wears_at() {
+                if let Some(at) = connection.wears_at(peer.worn_from(local)) {
                     by(at);
                 }
                 if several {

@@ -168,6 +168,12 @@ pub(crate) struct Limit {
 }
 
 impl Peer {
+    /// So many tenths of a circuit's limit are used up when it is worn: the smaller id's side makes the next circuit, and
+    /// the other one only if nothing has come of that.
+    pub(crate) fn worn_from(&self, local: &PeerId) -> u32 {
+        if *local < self.id { 8 } else { 9 }
+    }
+
     pub(crate) fn new(id: PeerId, arrival: u64, now: Time) -> Self {
         Self {
             id,
@@ -341,9 +347,9 @@ impl Connection {
     }
 
     /// When so much of its time is used up that another one has to take its place.
-    pub(crate) fn wears_at(&self) -> Option<Time> {
+    pub(crate) fn wears_at(&self, tenths: u32) -> Option<Time> {
         let limit = self.limit.as_ref().filter(|limit| !limit.worn)?;
-        Some(self.since + limit.limit.duration? * 4 / 5)
+        Some(self.since + limit.limit.duration? * tenths / 10)
     }
 
     /// Smaller is better.

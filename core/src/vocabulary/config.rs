@@ -237,7 +237,7 @@ pub struct RelayLimits {
     pub circuits_per_peer: u32,
     /// How long a circuit may stand; default 1 day (server 2 h; the library: 2 min).
     pub duration: Duration,
-    /// Bytes that a circuit may carry each way; default 1 GiB (server 128 MiB; the library: 128 KiB).
+    /// Bytes that a circuit may carry, both ways together; default 1 GiB (server 128 MiB; the library: 128 KiB).
     pub bytes: u64,
     /// Requests (reservations, circuits) of one peer within a minute; default 30 (the library: 15).
     pub requests_per_peer: u32,

@@ -607,7 +607,8 @@ pub enum Origin {
 pub struct CircuitLimit {
     /// How long; `None` for ever.
     pub duration: Option<Duration>,
-    /// How many bytes, each way; `None` for as many as there are.
+    /// How many bytes, `None` for as many as there are. The protocol says each way; relays made with rust-libp2p count
+    /// both together, so both are counted.
     pub bytes: Option<u64>,
 }
 

@@ -174,7 +174,7 @@ pub struct Relay {
 pub struct CircuitLimit {
     /// How long. `null`: for ever.
     pub duration_s: Option<u64>,
-    /// How many bytes, each way. `null`: as many as there are.
+    /// How many bytes, both ways together. `null`: as many as there are.
     pub bytes: Option<u64>,
 }
 
