@@ -682,6 +682,34 @@ fn a_relay_that_keeps_no_place_for_a_peer_is_not_asked_again_by_its_other_addres
 }
 
 #[test]
+fn a_pinned_peer_whose_relay_does_not_answer_is_missed_in_that_moment() {
+    let pinned = [1, 2].map(|n| PinnedPeer { peer: peer(n), addresses: vec![] }).into();
+    let mut config = Config { pinned, ..boot(&[]) };
+    config.nat.external = vec![address("/ip4/45.9.9.9/udp/4001/quic-v1")];
+    let mut rig = Rig::quiet(config);
+    let relay = rig.connected(7, Direction::Outbound, global(7), Origin::Inbound);
+    rig.identified_as(relay, 7, relay_at(7));
+    let tcp = rig.inbound(1, address("/ip4/45.10.1.1/tcp/4001"));
+    let quic = rig.inbound(1, global(1));
+    rig.identified_as(tcp, 1, relay_at(1));
+    rig.live(secs(70));
+    let reserves = |rig: &Rig| rig.reserves().into_iter().map(|(_, relay)| relay).collect::<Vec<_>>();
+    assert_eq!(reserves(&rig), [1, 7], "the other pinned peer is missing");
+    rig.relay_grants(7);
+    rig.relay_grants(1);
+    let held = HeldId(1);
+    rig.tell(Event::DialHeld { held, asker: Asker::Autonat, peer: Some(peer(1)) });
+    rig.connected(1, Direction::Outbound, global(1), Origin::Held(held));
+    // The relay of theirs may be gone, and is asked; then none is needed.
+    rig.tell(Event::Disconnected { connection: quic, peer: peer(1), cause: CloseCause::Remote });
+    let other = rig.inbound(2, global(2));
+    rig.identified(other, 2);
+    rig.take();
+    rig.pass(secs(4));
+    assert_eq!(reserves(&rig), [7], "what is left of the first one is a connection for a probe");
+}
+
+#[test]
 fn a_public_node_that_misses_a_pinned_peer_can_be_reached_through_a_relay_too() {
     // Behind one router that leads nothing back, or where probes get in and others don't.
     let mut config = Config { pinned: vec![PinnedPeer { peer: peer(1), addresses: vec![] }], ..boot(&[]) };

@@ -62,6 +62,8 @@ impl NatPolicy {
     pub(crate) fn step(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
         self.listeners.step(cx);
         self.own.step(cx, lifecycle);
+        // A pinned peer whose relay does not answer is missing from now on.
+        self.relays.let_go(cx, lifecycle);
         let missed = lifecycle.misses_pinned_from().filter(|_| cx.config.role != Role::Server);
         self.misses_pinned_at = missed.filter(|from| *from > cx.now);
         // Whoever can be dialled by some can't by all: a probe comes from somebody to whom we have sent, which many routers

@@ -179,6 +179,14 @@ impl Relays {
         }
     }
 
+    /// Gives up those that have not answered in time.
+    pub(super) fn let_go(&mut self, cx: &mut Cx<'_>, lifecycle: &mut PeerLifecycle) {
+        if self.next.is_some_and(|at| at <= cx.now) {
+            self.forget(lifecycle);
+            self.give_up_waiting(cx, lifecycle);
+        }
+    }
+
     /// Does what is due, and brings what is held nearer to what is wanted. Bounded by the connected peers.
     /// `why`: others need to reach us through relays. Says whether anything was to do: else the circuits are what they were.
     pub(super) fn step(
@@ -195,7 +203,6 @@ impl Relays {
         }
         self.wanted = wanted;
         self.forget(lifecycle);
-        self.give_up_waiting(cx, lifecycle);
         self.renew(cx, lifecycle);
         self.ask(cx, lifecycle);
         self.give_back(cx, lifecycle);
