@@ -180,8 +180,9 @@ fn summary(plan: &Plan, node: HostId, peer: Option<HostId>) -> Vec<String> {
                 format!("they met after {} through a relay, and were direct after {}", span(first), span(direct))
             }
         });
-        if pair.relayed > 0 {
-            said.push(format!("they were connected through relays only for {} in all", span(pair.relayed)));
+        let relayed = pair.relayed(plan.world.now());
+        if relayed > 0 {
+            said.push(format!("they were connected through relays only for {} in all", span(relayed)));
         }
     }
     said.push(match plan.world.paths(node, peer) {

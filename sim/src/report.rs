@@ -114,7 +114,7 @@ fn data(report: &Report, plan: &Plan, scenario: &Scenario, seen: &Seen, interval
                 pair.nodes.1,
                 millis(pair.first),
                 millis(pair.direct),
-                seconds(pair.relayed),
+                seconds(pair.relayed(plan.world.now())),
                 reach > Reach::Never
             ])
         })

@@ -267,7 +267,7 @@ fn pairs(plan: &Plan) -> Pairs {
         direct: [50, 95].map(|hundredths| quantile(&directs, hundredths)),
         firsts: thinned(firsts),
         directs: thinned(directs),
-        relayed_minutes: all.iter().map(|pair| pair.relayed).sum::<u64>() / (60 * SECOND),
+        relayed_minutes: all.iter().map(|pair| pair.relayed(world.now())).sum::<u64>() / (60 * SECOND),
     }
 }
 

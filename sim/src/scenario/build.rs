@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::{
     faults::{Drawn, Step, Undo},
-    file::{Home, Mix, NodeRole, Scenario, Server, in_network, kind_of},
+    file::{Home, Mix, NodeRole, Scenario, Server, in_network, kind_of, with_circuits},
 };
 use crate::{
     engine::{Dice, Moment, Purpose, SECOND},
@@ -240,7 +240,8 @@ impl<'a> Builder<'a> {
             family: server.family.clone(),
         };
         self.places.push(place);
-        self.setup(in_network(preset(server.role), server.network.as_ref()), 0, 0, server.malice);
+        let config = with_circuits(preset(server.role), server.circuits.as_ref());
+        self.setup(in_network(config, server.network.as_ref()), 0, 0, server.malice);
     }
 
     /// A signal server's host comes after all machines.

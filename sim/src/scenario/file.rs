@@ -241,6 +241,8 @@ pub struct Server {
     /// The signal servers that it asks.
     #[serde(default)]
     pub doorways: Vec<Spanned<String>>,
+    /// What its relay allows a circuit.
+    pub circuits: Option<Spanned<Circuits>>,
     /// What it is.
     #[serde(default = "server_role")]
     pub role: NodeRole,
@@ -252,6 +254,17 @@ pub struct Server {
     pub blocks: Option<Blocked>,
     /// Whether it is hostile, and how.
     pub malice: Option<Malice>,
+}
+
+/// What a relay allows a circuit; what is not said is the role's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Circuits {
+    /// How long it may stand.
+    #[serde(rename = "for", deserialize_with = "maybe_span")]
+    pub lasts: Option<Duration>,
+    /// Bytes that it may carry, both ways together.
+    pub bytes: Option<u64>,
 }
 
 /// A signal server, on a machine of its own.
@@ -431,6 +444,15 @@ pub(super) fn in_network(mut config: Config, network: Option<&Spanned<String>>) 
     config
 }
 
+/// The same settings with what the relay allows a circuit.
+pub(super) fn with_circuits(mut config: Config, circuits: Option<&Spanned<Circuits>>) -> Config {
+    if let Some(circuits) = circuits.map(Spanned::get_ref) {
+        config.relay.duration = circuits.lasts.unwrap_or(config.relay.duration);
+        config.relay.bytes = circuits.bytes.unwrap_or(config.relay.bytes);
+    }
+    config
+}
+
 impl Scenario {
     /// How many nodes it has.
     pub fn nodes(&self) -> u64 {
@@ -510,6 +532,18 @@ impl Scenario {
             server.bootstrap.iter().chain(&server.relays).try_for_each(|name| is(name, "server"))?;
             server.doorways.iter().try_for_each(|name| is(name, "doorway"))?;
             few(&server.doorways)?;
+            if let Some(circuits) = &server.circuits {
+                let problem = |errors: Vec<ConfigError>| {
+                    errors
+                        .iter()
+                        .map(|error| format!("{} {}", error.field, error.problem))
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                };
+                with_circuits(Config::server(), Some(circuits))
+                    .validate()
+                    .map_err(|errors| (circuits.span(), problem(errors)))?;
+            }
             if !(1..=60_000).contains(server.count.get_ref()) {
                 return Err((server.count.span(), "1 to 60 000 servers".to_owned()));
             }

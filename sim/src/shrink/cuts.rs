@@ -38,7 +38,7 @@ const LISTS: [(&str, &[&str]); 6] = [
             "doorways",
         ],
     ),
-    ("server", &["bootstrap", "ipv6", "region", "malice", "doorways"]),
+    ("server", &["bootstrap", "ipv6", "region", "circuits", "malice", "doorways"]),
     ("doorway", &["region"]),
     ("isp", &["nat", "ipv6", "access", "region"]),
     ("fault", &["for"]),

@@ -32,6 +32,8 @@ pub(super) struct Circuit {
     pub(super) relay: u32,
     pub(super) legs: [Key; 2],
     pub(super) limit: Option<CircuitLimit>,
+    /// Bytes so far, both ways.
+    pub(super) carried: u64,
 }
 
 pub(super) struct Side {
@@ -98,6 +100,12 @@ const RESEND: u64 = 250 * MILLI;
 const TRIES: u8 = 7;
 /// The listening side's handshake ends within this, or not at all.
 const HANDSHAKE: u64 = 10 * SECOND;
+/// Bytes of what makes a connection, of a ping and its answer, of an introduction, and of any other message without what
+/// it carries.
+const HANDSHAKES: u64 = 5_000;
+const PING: u64 = 300;
+const INTRODUCTION: u64 = 600;
+pub(super) const MESSAGE: u64 = 150;
 /// Connections of one peer that the gate lets in.
 const PER_PEER: usize = 8;
 
@@ -165,8 +173,8 @@ impl World {
             (None, Transport::Tcp) => "direct-tcp",
         };
         *self.counts.connections.entry(kind.into()).or_default() += 1;
-        self.counts.bytes += 5_000;
         let key = self.conns.insert(Conn { ends, transport, via, rtt, since: self.now });
+        self.carry(key, HANDSHAKES);
         self.open_end(key, 0, address, origins[0], took);
         if let Origin::Punch(_) = origins[1] {
             self.open_listening_end(key, origins[1], took);
@@ -262,7 +270,9 @@ impl World {
             None if message.tries > TRIES => return,
             None => self.now + (RESEND << message.tries),
         };
-        self.counts.bytes += 150;
+        if !self.carry(message.conn, MESSAGE) {
+            return;
+        }
         let key = self.messages.insert(message);
         self.queue.push(at, to, What::Message(key));
     }
@@ -377,8 +387,8 @@ impl World {
             self.queue.push(self.now + RESEND, node, What::Ping(key, side));
             return;
         }
-        self.counts.bytes += 300;
-        let there = self.one_way(key, side);
+        let through = self.carry(key, PING);
+        let there = self.one_way(key, side).filter(|_| through);
         let back = there.and_then(|_| self.one_way(key, 1 - side));
         let Some(conn) = self.conns.get_mut(key) else { return };
         let [here, other] = if side == 0 { [0, 1] } else { [1, 0] };
@@ -450,7 +460,7 @@ impl World {
             self.queue.push(self.now + SECOND, node, What::Identify(key, side));
             return;
         }
-        self.counts.bytes += 600;
+        self.carry(key, INTRODUCTION);
         self.queue.push(self.now + IDENTIFY, node, What::Identify(key, side));
         self.introduce(key, side);
     }

@@ -19,6 +19,8 @@ use crate::engine::{Dice, Digest, Key, MILLI, Moment, Purpose, SECOND};
 
 pub(super) const K: usize = 20;
 const ALPHA: usize = 3;
+/// Bytes of a question and its answer.
+const QUESTION: u64 = 900;
 /// libp2p-kad: one peer of a query may take this long, and the query as a whole.
 const PEER_TIMEOUT: u64 = 10 * SECOND;
 const QUERY_TIMEOUT: u64 = 60 * SECOND;
@@ -480,7 +482,7 @@ impl World {
         query.contacts[usize::from(at)].state = State::Asked;
         let rtt = self.conns.get(conn).map_or(SECOND, |conn| conn.rtt);
         let late = self.machines[node as usize].dice.below(2 * MILLI);
-        self.counts.bytes += 900;
+        self.carry(conn, QUESTION);
         self.queue.push(self.now + rtt + late, node, What::Asked(key, at));
     }
 

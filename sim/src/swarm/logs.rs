@@ -11,14 +11,17 @@ use kinfolk_core::{
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 
-use super::{What, World, connections::Body, peer_id};
+use super::{
+    What, World,
+    connections::{Body, MESSAGE},
+    peer_id,
+};
 use crate::engine::{Key, MILLI, Moment};
 
 /// Heads in one event, and entries in one answer.
 const FRAME: usize = 64;
 const ANSWER: u64 = 1_000;
-/// Bytes of a message without its heads and entries, of a head, and of an entry.
-const MESSAGE: u64 = 150;
+/// Bytes of a head, and of an entry.
 const HEAD: u64 = 90;
 const ENTRY: u64 = 250;
 
@@ -158,13 +161,13 @@ impl World {
             Question::Exchange(_) | Question::Fetch { .. } => 0,
             Question::Announce(heads) => heads.len() as u64 * HEAD,
         };
-        self.count_bytes(bytes);
+        self.carry_logs(key, bytes);
         self.send(key, side, Body::LogQuestion(command, question));
     }
 
-    fn count_bytes(&mut self, bytes: u64) {
+    fn carry_logs(&mut self, conn: Key, bytes: u64) {
         // The message itself is counted where it is sent.
-        self.counts.bytes += bytes;
+        self.carry(conn, bytes);
         self.counts.log_bytes += bytes + MESSAGE;
     }
 
@@ -223,11 +226,12 @@ impl World {
             let peer = peer_id(asker);
             self.say_now(node, Event::SyncTold { peer, connection, sync: None, told, last: true });
         }
-        self.count_bytes(match &reply {
+        let bytes = match &reply {
             Reply::Same | Reply::No(_) => 0,
             Reply::Heads(heads) => heads.len() as u64 * HEAD,
             Reply::Range { since, upto, .. } => (upto - since) * ENTRY,
-        });
+        };
+        self.carry_logs(conn, bytes);
         self.send(conn, to, Body::LogReply(command, reply));
     }
 

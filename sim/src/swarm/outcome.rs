@@ -17,9 +17,15 @@ pub struct Pair {
     pub first: Option<u64>,
     /// So long after that a direct one stood.
     pub direct: Option<u64>,
-    /// How long they were connected through relays only, in all.
-    pub relayed: u64,
+    relayed: u64,
     relayed_since: Option<Moment>,
+}
+
+impl Pair {
+    /// How long they were connected through relays only, in all, in nanoseconds.
+    pub fn relayed(&self, now: Moment) -> u64 {
+        self.relayed + self.relayed_since.map_or(0, |since| now - since)
+    }
 }
 
 /// By which path two are connected.

@@ -2,10 +2,11 @@
 //! connection, or after an hour.
 
 use kinfolk_core::{
-    Address, Audience, Circuit as CircuitAddress, CircuitLimit, CloseCause, CommandId, DialError, Event, Origin,
-    PeerId, Refusal, ReserveError, Transport, network_of,
+    Address, Audience, Circuit as CircuitAddress, CircuitLimit, CloseCause, CommandId, ConnectionId, DialError, Event,
+    Origin, PeerId, Refusal, RelayLimits, ReserveError, Transport, network_of,
 };
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -24,6 +25,14 @@ pub(super) struct Serving {
     places: Vec<Place>,
     /// Circuits that are open here.
     circuits: Vec<Key>,
+    by_peer: PerMinute<u32>,
+    by_network: PerMinute<IpAddr>,
+}
+
+/// How often each has asked in this minute, as the shell's relay counts.
+struct PerMinute<K> {
+    since: Option<Moment>,
+    counts: BTreeMap<K, u32>,
 }
 
 struct Place {
@@ -48,8 +57,35 @@ pub(super) enum Answer {
 
 /// The stock relay's reservation, in seconds.
 const RESERVATION: u64 = 3_600;
+/// Connections of one peer with a place each: the shell's `PER_PEER`.
+const PER_PEER: usize = 2;
+/// The shell tells of each tenth of a circuit's bytes.
+const STEPS: u64 = 10;
+
+impl<K: Ord> PerMinute<K> {
+    fn take(&mut self, who: K, limit: u32, now: Moment) -> bool {
+        if self.since.is_none_or(|since| now >= since + 60 * SECOND) {
+            self.since = Some(now);
+            self.counts.clear();
+        }
+        let count = self.counts.entry(who).or_default();
+        *count += 1;
+        *count <= limit
+    }
+}
+
+impl<K> Default for PerMinute<K> {
+    fn default() -> Self {
+        Self { since: None, counts: BTreeMap::new() }
+    }
+}
 
 impl Serving {
+    fn may_ask(&mut self, peer: u32, network: IpAddr, limits: &RelayLimits, now: Moment) -> bool {
+        self.by_network.take(network, limits.requests_per_network, now)
+            && self.by_peer.take(peer, limits.requests_per_peer, now)
+    }
+
     /// Whether a place is kept for a machine.
     pub(super) fn keeps(&self, peer: u32, now: Moment) -> bool {
         self.places.iter().any(|place| place.peer == peer && place.until > now)
@@ -114,13 +150,16 @@ impl World {
             Audience::Members if !machine.members.contains(&client) => return Answer::No(ReserveError::Forbidden),
             Audience::Members | Audience::Anyone => {}
         }
+        if !machine.serving.may_ask(client, network, limits, now) {
+            return Answer::No(ReserveError::Full);
+        }
         let places = &mut machine.serving.places;
         places.retain(|place| place.until > now);
         let mine = places.iter().position(|place| place.peer == client && place.conn == conn);
-        let known = places.iter().any(|place| place.peer == client);
+        let known = places.iter().filter(|place| place.peer == client).count();
         let near = places.iter().filter(|place| place.network == network).count();
         let full = places.len() >= limits.reservations as usize || near >= limits.reservations_per_network as usize;
-        if !known && full {
+        if (known == 0 && full) || (mine.is_none() && known >= PER_PEER) {
             return Answer::No(ReserveError::Full);
         }
         let until = now + RESERVATION * SECOND;
@@ -137,7 +176,7 @@ impl World {
             .into_iter()
             .map(|via| Address::Relayed(Box::new(CircuitAddress { relay: peer_id(relay), via: Some(via) })));
         let addresses = addresses.collect();
-        if !known {
+        if known == 0 {
             self.tell_serving(relay, client);
         }
         Answer::Yes { limit, addresses, expires }
@@ -212,16 +251,24 @@ impl World {
         let to_relay = known.side_of(source);
         let relay = known.ends[usize::from(1 - to_relay)].node;
         let first = known.rtt;
-        let machine = &self.machines[relay as usize];
-        let limits = &machine.setup.config.relay;
+        let network = network_of(known.ends[usize::from(1 - to_relay)].remote.ip());
         let target = peer.and_then(|peer| self.index(&peer));
+        let machine = &mut self.machines[relay as usize];
+        let limits = &machine.setup.config.relay;
+        let open = machine.serving.circuits.iter().filter_map(|key| self.conns.get(*key));
+        let of_source = open.filter(|conn| conn.ends.iter().any(|end| end.node == source)).count();
+        let full = of_source >= limits.circuits_per_peer as usize
+            || machine.serving.circuits.len() >= limits.circuits as usize
+            || !machine.serving.may_ask(source, network, limits, self.now);
         let place = machine.serving.places.iter().find(|place| Some(place.peer) == target && place.until > self.now);
-        let busy = machine.serving.circuits.len() >= limits.circuits as usize;
         let refused = match (machine.services.0, place) {
-            (Audience::Nobody, _) => Some("the relay does not relay"),
-            (_, None) => Some("the relay keeps no place for the peer"),
-            (_, Some(_)) if busy => Some("the relay is full"),
-            (_, Some(_)) => None,
+            (Audience::Nobody, _) => Some("it is no relay, or does not relay for this node"),
+            (Audience::Members, _) if !machine.members.contains(&source) => {
+                Some("it is no relay, or does not relay for this node")
+            }
+            (Audience::Members | Audience::Anyone, _) if full => Some("the relay has no room for another circuit"),
+            (Audience::Members | Audience::Anyone, None) => Some("the peer has no place at the relay"),
+            (Audience::Members | Audience::Anyone, Some(_)) => None,
         };
         let limit = Some(CircuitLimit { duration: Some(limits.duration), bytes: Some(limits.bytes) });
         if let Some(text) = refused {
@@ -255,7 +302,7 @@ impl World {
             Asker::Punch(_, command) => Origin::Punch(command),
         };
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        let via = Some(Circuit { relay, legs, limit });
+        let via = Some(Circuit { relay, legs, limit, carried: 0 });
         let conn = self.establish(
             node,
             target,
@@ -278,7 +325,35 @@ impl World {
         }
     }
 
-    /// A circuit's time is over: the relay cuts it, without a warning.
+    /// Bytes go over a connection. Whether they get through: a relay cuts a circuit that has carried more than it may,
+    /// and what was on its way is lost.
+    pub(super) fn carry(&mut self, key: Key, bytes: u64) -> bool {
+        self.counts.bytes += bytes;
+        let Some(conn) = self.conns.get_mut(key) else { return true };
+        let Some(circuit) = &mut conn.via else { return true };
+        let Some(most) = circuit.limit.and_then(|limit| limit.bytes) else { return true };
+        let (before, relay) = (circuit.carried, circuit.relay);
+        circuit.carried += bytes;
+        let carried = circuit.carried;
+        if before > most {
+            return false;
+        }
+        if carried > most {
+            self.queue.push(self.now + MILLI, relay, What::CircuitOver(key));
+            return false;
+        }
+        let step = (most / STEPS).max(1);
+        if carried / step > before / step {
+            let open = conn.ends.iter().filter(|end| end.open);
+            let told: Vec<(u32, ConnectionId)> = open.map(|end| (end.node, ConnectionId(end.number))).collect();
+            for (node, connection) in told {
+                self.tell(node, Event::CircuitUsed { connection, bytes: carried });
+            }
+        }
+        true
+    }
+
+    /// A circuit's time or bytes are used up: the relay cuts it, without a warning.
     pub(super) fn circuit_over(&mut self, conn: Key) {
         if self.conns.get(conn).is_none() {
             return;
@@ -337,5 +412,97 @@ impl World {
     pub(super) fn direct_to(&self, node: u32, peer: u32) -> Option<Key> {
         let conn = self.connection_to(node, peer)?;
         self.conns.get(conn).is_some_and(|conn| conn.via.is_none()).then_some(conn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Plan, parse};
+
+    const HOUR: u64 = 3_600 * SECOND;
+
+    /// Two whom only a relay connects, one that allows each circuit so much.
+    fn two(circuits: &str) -> Plan {
+        let home = |name: &str| {
+            format!(
+                "[[home]]\nname = \"{name}\"\nnat = \"symmetric\"\nfamily = \"f\"\nbootstrap = [\"server\"]\nrelays = [\"server\"]\n"
+            )
+        };
+        let server = format!("[[server]]\nname = \"server\"\ncircuits = {circuits}\n");
+        let text = format!(
+            "name = \"two\"\nduration = \"8h\"\n{server}{}{}[expect]\nfamilies = \"best\"\nnobody-alone = true\n",
+            home("alice"),
+            home("bob")
+        );
+        Plan::new(&parse("two", &text).unwrap(), 1)
+    }
+
+    fn circuits(world: &World) -> u64 {
+        world.counts().connections.get("relayed").copied().unwrap_or(0)
+    }
+
+    /// The circuit that stands, if it is one.
+    fn circuit(world: &World) -> Option<Key> {
+        let mut all = world.machines.iter().flat_map(|machine| machine.serving.circuits.iter().copied());
+        all.next().filter(|_| all.next().is_none())
+    }
+
+    #[test]
+    fn circuits_follow_one_another_as_their_time_or_their_bytes_are_used_up() {
+        // The first as the library's relays are; of both, the first that is reached counts.
+        for (limits, at_least, at_most) in [
+            ("{ for = \"2m\", bytes = 131072 }", 8 * 3_600 / 96, 8 * 3_600 / 96 + 4),
+            ("{ for = \"8h\", bytes = 65536 }", 4, 100),
+            ("{ for = \"8h\", bytes = 134217728 }", 1, 2),
+        ] {
+            let mut plan = two(limits);
+            assert!(plan.run_until(8 * HOUR), "{limits}: {:?}", plan.world.findings());
+            let made = circuits(&plan.world);
+            assert!((at_least..=at_most).contains(&made), "{limits}: {made}");
+            let pair = &plan.world.pairs()[0];
+            let together = pair.relayed(plan.world.now()) + pair.since.unwrap() + pair.first.unwrap();
+            assert_eq!(together, plan.world.now(), "{limits}: they were apart");
+        }
+    }
+
+    #[test]
+    fn what_is_more_than_a_circuit_may_carry_ends_it_and_is_lost() {
+        let mut plan = two("{ for = \"8h\", bytes = 65536 }");
+        assert!(plan.run_until(60 * SECOND));
+        let cut = circuit(&plan.world).unwrap();
+        assert!(plan.world.carry(cut, 1_000), "that much is left");
+        assert!(!plan.world.carry(cut, 65_536) && !plan.world.carry(cut, 1));
+        assert!(plan.run_until(90 * SECOND), "{:?}", plan.world.findings());
+        assert!(plan.world.conns.get(cut).is_none());
+        assert!(circuit(&plan.world).is_some(), "they have another");
+    }
+
+    #[test]
+    fn who_asks_too_often_waits_for_the_next_minute() {
+        let limits = RelayLimits { requests_per_peer: 2, requests_per_network: 3, ..RelayLimits::default() };
+        let mut serving = Serving::default();
+        let near = IpAddr::from([192, 0, 2, 0]);
+        let mut asks = |peer, now: Moment| serving.may_ask(peer, near, &limits, now);
+        assert!(asks(1, 5) && asks(1, 6) && !asks(1, 7), "two of one peer");
+        assert!(!asks(2, 8), "a fourth of the network");
+        assert!(asks(2, 5 + 60 * SECOND));
+    }
+
+    #[test]
+    fn a_relay_has_a_second_place_for_a_peer_on_its_next_connection_and_no_third() {
+        let mut plan = two("{ bytes = 131072 }");
+        assert!(plan.run_until(60 * SECOND));
+        let world = &mut plan.world;
+        let relay = world.machines.iter().position(|machine| !machine.serving.places.is_empty()).unwrap();
+        let network = IpAddr::from([192, 0, 2, 0]);
+        let (client, kept) =
+            (world.machines[relay].serving.places[0].peer, world.machines[relay].serving.places[0].conn);
+        let standing = world.machines.iter().flat_map(|machine| machine.conns.iter().map(|one| one.key));
+        let others: Vec<Key> = standing.filter(|key| *key != kept).take(2).collect();
+        let granted = |answer: &Answer| matches!(answer, Answer::Yes { .. });
+        assert!(granted(&world.judge(relay as u32, client, others[0], network)));
+        assert!(!granted(&world.judge(relay as u32, client, others[1], network)));
+        assert!(granted(&world.judge(relay as u32, client, kept, network)), "a renewal");
     }
 }

@@ -63,6 +63,8 @@ fn vary(mut table: Table, scenario: &Scenario, dice: &mut Dice) -> Table {
             }
             if is_home {
                 vary_home(entry, dice);
+            } else if dice.happens(RARELY) {
+                entry.insert("circuits".to_owned(), Value::Table(circuits(dice)));
             }
         }
     }
@@ -98,6 +100,16 @@ fn vary(mut table: Table, scenario: &Scenario, dice: &mut Dice) -> Table {
         }
     }
     table
+}
+
+/// From the library's limits for a circuit, two minutes and 128 KiB, up.
+fn circuits(dice: &mut Dice) -> Table {
+    let lasts = format!("{}s", 120 + dice.below(1_800));
+    let bytes = (131_072 << dice.below(8)) as i64;
+    [("for", Value::String(lasts)), ("bytes", Value::Integer(bytes))]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 fn vary_home(home: &mut Table, dice: &mut Dice) {
