@@ -29,7 +29,9 @@ aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu building for ARM
 qemu-aarch64 qemu-user running what is built for ARM"
 package="
 debootstrap debootstrap a Debian of its own, into which the package is installed
-systemd-analyze systemd the unit is right, and allows what the program does"
+systemd-analyze systemd the unit is right, and allows what the program does
+systemd-nspawn systemd-container that Debian boots, with the unit in it
+pgrep procps the systemd of that Debian"
 case "${1:-}" in
 "") ;;
 --cross) needs+=$cross ;;
