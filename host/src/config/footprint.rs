@@ -2,7 +2,7 @@
 //!
 //! `power` and `memory` are presets like a role: they change other settings, which can still be set one by one.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use kinfolk_core::Config;
 use kinfolk_shell::network::NetworkSettings;
@@ -18,6 +18,9 @@ const BASE: u64 = 24 << 20;
 
 /// What one connection may take: about 100 KiB at rest (QUIC), the rest for what is on the way on it.
 const CONNECTION: u64 = 512 << 10;
+
+/// Peers in a bucket of the hash table where memory is bounded: as many as BitTorrent's nodes have.
+const SMALL_BUCKET: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not 0");
 
 /// What a node may cost its machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +109,7 @@ impl Footprint {
             settings.negotiating = 16;
             settings.stream_window = 128 << 10;
             settings.connection_window = 256 << 10;
+            settings.bucket = SMALL_BUCKET;
             settings.handshakes = settings.handshakes.min(share(connections, 1, 2));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -152,7 +153,7 @@ impl<A: NetworkBehaviour> Behaviour<A> {
             ),
             ping: Pings::new(settings),
             kad: Governed::new(
-                Settled::new(kademlia(local, config)?, |_| true),
+                Settled::new(kademlia(local, config, settings.bucket)?, |_| true),
                 nothing_listened,
                 Box::new(move |peer, address| routed.allows(peer, address)),
             ),
@@ -231,10 +232,11 @@ fn autonat_v1() -> autonat::v1::Config {
     }
 }
 
-fn kademlia(local: PeerId, config: &Config) -> Result<kad::Behaviour<Shelf>, NetworkError> {
+fn kademlia(local: PeerId, config: &Config, bucket: NonZeroUsize) -> Result<kad::Behaviour<Shelf>, NetworkError> {
     let mut kademlia = kad::Config::new(protocol("kademlia", &config.protocols.kademlia)?);
     kademlia
         .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_kbucket_size(bucket)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_record_ttl(Some(RECORD_LIFETIME))
         .set_provider_record_ttl(Some(RECORD_LIFETIME))

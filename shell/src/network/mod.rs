@@ -35,6 +35,7 @@ mod twin;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt, io,
+    num::NonZeroUsize,
     pin::Pin,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -53,7 +54,7 @@ use libp2p::{
         upgrade::Version,
     },
     identity::Keypair,
-    kad::QueryId,
+    kad::{self, QueryId},
     swarm::{self, ConnectionId, Executor, NetworkBehaviour},
 };
 
@@ -124,6 +125,8 @@ pub struct NetworkSettings {
     pub stream_window: u32,
     /// Bytes on the way on one QUIC connection; default 4 MiB, the most that a peer can make us hold.
     pub connection_window: u32,
+    /// Peers in each of the 256 buckets of the hash table; default 20. libp2p sets aside 312 bytes for each from the start.
+    pub bucket: NonZeroUsize,
 }
 
 impl NetworkSettings {
@@ -146,6 +149,7 @@ impl NetworkSettings {
             streams: 256,
             stream_window: 1 << 20,
             connection_window: 4 << 20,
+            bucket: kad::K_VALUE,
         }
     }
 }
