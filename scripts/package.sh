@@ -167,7 +167,7 @@ boots() {
 
     # Five minutes are long.
     within mkdir -p "$drop"
-    echo "printf '[Service]\nWatchdogSec=4s\n' >$drop/watchdog.conf" | within sh
+    printf '[Service]\nWatchdogSec=4s\n' | within tee "$drop/watchdog.conf" >/dev/null
     within systemctl daemon-reload
     inside systemctl restart kinfolk-embedded
     sleep 10
@@ -226,7 +226,8 @@ gone() {
 # Shuts the other Debian down, in order.
 halt() {
     if [ -n "$machine" ]; then
-        kill "$machine" && wait "$machine" || true
+        kill "$machine" || true
+        wait "$machine" || true
         machine=
     fi
 }
