@@ -735,3 +735,14 @@ fn a_public_node_that_misses_a_pinned_peer_can_be_reached_through_a_relay_too() 
     rig.live(secs(5));
     assert!(given_back(&rig));
 }
+
+#[test]
+fn a_machine_that_wakes_in_the_middle_of_a_dial_forgets_whom_nobody_speaks_of() {
+    let mut rig = Rig::quiet(Config::desktop());
+    rig.found(Source::Signal, 1, &[global(1)]);
+    assert_eq!(rig.dials().len(), 1);
+    let asleep = secs(8 * 86_400);
+    rig.now = rig.now + asleep;
+    rig.tell(Event::Resumed { asleep });
+    assert!(rig.view(1).is_none());
+}

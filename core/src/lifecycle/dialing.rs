@@ -298,13 +298,10 @@ impl PeerLifecycle {
         match dial.job {
             Job::Peer(slot) => {
                 self.settle(cx, slot);
-                let peer = self.peers.at(slot);
-                // A request is answered when everything was tried, look-ups included.
-                if peer.asks > 0
-                    && peer.queued.is_none()
-                    && peer.dials.is_empty()
-                    && !self.awaiting_relay.contains(&slot)
-                {
+                // The dial may have been all that the peer was still known for. A request is answered when everything was
+                // tried, look-ups included.
+                let tried = |peer: &Peer| peer.asks > 0 && peer.queued.is_none() && peer.dials.is_empty();
+                if self.peers.get(slot).is_some_and(tried) && !self.awaiting_relay.contains(&slot) {
                     let words = in_words(&outcomes, error);
                     self.all_tried(cx, slot, words);
                 }
