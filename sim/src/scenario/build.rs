@@ -16,7 +16,7 @@ use super::{
 use crate::{
     engine::{Dice, Moment, Purpose, SECOND},
     internet::{FirewallKind, HostId, INTERNET, Internet, NatKind, RouterId, SegmentId, Site, SiteId, Weather},
-    swarm::{Malice, Setup, World, Writing, peer_id},
+    swarm::{Setup, World, Writing, peer_id},
 };
 
 /// A home or server of a world.
@@ -241,7 +241,8 @@ impl<'a> Builder<'a> {
         };
         self.places.push(place);
         let config = with_circuits(preset(server.role), server.circuits.as_ref());
-        self.setup(in_network(config, server.network.as_ref()), 0, 0, server.malice);
+        let setup = self.setup(in_network(config, server.network.as_ref()));
+        self.setups.push(Setup { malice: server.malice, ..setup });
     }
 
     /// A signal server's host comes after all machines.
@@ -306,20 +307,26 @@ impl<'a> Builder<'a> {
         let router = Some(router);
         self.places.push(Place { name, base, site, segment, router, isp, nodes, doorway: None, family });
         for _ in 0..count {
-            let config = in_network(preset(home.role), home.network.as_ref());
-            self.setup(config, home.clock_offset, home.clock_drift, home.malice);
+            let setup = self.setup(in_network(preset(home.role), home.network.as_ref()));
+            self.setups.push(Setup {
+                clock_offset: home.clock_offset,
+                synced: home.clock_offset == 0,
+                drift: home.clock_drift,
+                ports_taken: home.ports_taken,
+                malice: home.malice,
+                ..setup
+            });
         }
     }
 
-    fn setup(&mut self, mut config: Config, clock_offset: i64, drift: i32, malice: Option<Malice>) {
+    fn setup(&self, mut config: Config) -> Setup {
         if self.scenario.logs.is_some() {
             config.sync.with = Service::Anyone;
         }
         #[expect(clippy::expect_used, reason = "presets are valid")]
         let config = config.validate().expect("a preset");
         let slack = nanos(self.scenario.weather.wake_slack);
-        let synced = clock_offset == 0;
-        self.setups.push(Setup { config, slack, clock_offset, synced, drift, malice });
+        Setup { config, slack, clock_offset: 0, synced: true, drift: 0, ports_taken: false, malice: None }
     }
 
     fn draw(&mut self, mix: &Mix) -> NatKind {

@@ -46,6 +46,8 @@ pub(super) enum Undo {
     Plug(HostId),
     DnsUp,
     Unmute(usize),
+    Splurge(HostId),
+    FastDisk(HostId),
     Trouble(usize, Trouble),
 }
 
@@ -359,6 +361,18 @@ impl Plan {
                     self.later(lasts, Undo::Plug(node));
                 }
             }
+            FaultKind::Thrift => {
+                for node in nodes {
+                    self.world.change_settings(node, true);
+                    self.later(lasts, Undo::Splurge(node));
+                }
+            }
+            FaultKind::SlowDisk => {
+                for node in nodes {
+                    self.world.press_logs(node, true);
+                    self.later(lasts, Undo::FastDisk(node));
+                }
+            }
             FaultKind::IspDown
             | FaultKind::Cut
             | FaultKind::Partition
@@ -383,7 +397,9 @@ impl Plan {
             | FaultKind::Sleep
             | FaultKind::Unplug
             | FaultKind::DnsDown
-            | FaultKind::Mute => return,
+            | FaultKind::Mute
+            | FaultKind::Thrift
+            | FaultKind::SlowDisk => return,
         };
         if kind == FaultKind::Lose {
             self.world.empty_doorway(doorway);
@@ -432,6 +448,8 @@ impl Plan {
                 self.world.start(*node);
             }
             Undo::Wake(node) => self.world.resume(*node),
+            Undo::Splurge(node) => self.world.change_settings(*node, false),
+            Undo::FastDisk(node) => self.world.press_logs(*node, false),
             Undo::Plug(node) => {
                 self.world.cable(*node, true);
             }

@@ -206,6 +206,9 @@ pub struct Home {
     /// Whether multicasts get through.
     #[serde(default = "yes")]
     pub mdns: bool,
+    /// Whether other programs have the ports on which its nodes would listen.
+    #[serde(default)]
+    pub ports_taken: bool,
     /// Seconds by which the wall clock is wrong.
     #[serde(default)]
     pub clock_offset: i64,
@@ -356,6 +359,10 @@ pub enum FaultKind {
     DnsDown,
     /// Multicasts don't get through.
     Mute,
+    /// The settings allow half as many connections, and one relay.
+    Thrift,
+    /// The store of logs can't follow.
+    SlowDisk,
     /// A signal server takes long to answer.
     Slow,
     /// A signal server tells old records and invented addresses.
@@ -656,7 +663,7 @@ impl FaultKind {
             Self::IspDown => &["provider"],
             Self::Cut | Self::Partition => &["region", "home", "server", "doorway"],
             Self::Kill | Self::Stop | Self::PowerOff | Self::Lose => &["home", "server", "node", "doorway"],
-            Self::Sleep | Self::Unplug => &["home", "server", "node"],
+            Self::Sleep | Self::Unplug | Self::Thrift | Self::SlowDisk => &["home", "server", "node"],
             Self::Slow | Self::Lie => &["doorway"],
             Self::DnsDown => &[],
         }

@@ -26,6 +26,7 @@ const LISTS: [(&str, &[&str]); 6] = [
             "clock-offset",
             "clock-drift",
             "gives-ports",
+            "ports-taken",
             "open-ipv6",
             "mdns",
             "relays",

@@ -45,7 +45,12 @@ pub(super) struct Side {
     /// Where it sends to; where the other end seems to be.
     pub(super) remote: SocketAddr,
     missed: u8,
+    /// Tenths of a circuit's bytes of which its program knows.
+    pub(super) tenths_told: u8,
+    pub(super) opened: Moment,
     heard: Moment,
+    /// Since when it waits for the other end's introduction.
+    asks_since: Option<Moment>,
     /// The hash of the last introduction that was told, and when that was.
     told_identity: Option<(u128, Moment)>,
 }
@@ -88,6 +93,8 @@ const PING_INTERVAL: u64 = 15 * SECOND;
 const QUIC_PING_INTERVAL: u64 = 25 * SECOND;
 const QUIC_PING_HEARD: u64 = 60 * SECOND;
 const QUIC_IDLE: u64 = 60 * SECOND;
+/// The library opens a substream within this, or not at all.
+const SUBSTREAM: u64 = 10 * SECOND;
 /// libp2p-identify asks again this often.
 const IDENTIFY: u64 = 300 * SECOND;
 /// The shell reports an introduction that says the same again no more often.
@@ -163,7 +170,10 @@ impl World {
             local,
             remote,
             missed: 0,
+            tenths_told: 0,
+            opened: self.now,
             heard: self.now,
+            asks_since: None,
             told_identity: None,
         };
         let ends = [end(dialler, ports[0], remotes[0]), end(listener, ports[1], remotes[1])];
@@ -227,7 +237,7 @@ impl World {
         machine.last_connection += 1;
         end.number = machine.last_connection;
         end.open = true;
-        end.heard = self.now;
+        (end.opened, end.heard) = (self.now, self.now);
         let anew = machine.conns_to(other).next().is_none();
         machine.conns.push(Standing { number: end.number, peer: other, relayed, key });
         let connection = ConnectionId(end.number);
@@ -452,13 +462,26 @@ impl World {
         if !end.open {
             return;
         }
-        if conn.waits(1 - side, self.now) {
-            self.queue.push(self.now + RESEND, node, What::Identify(key, side));
+        let asleep = self.machines[node as usize].asleep;
+        if asleep || conn.waits(1 - side, self.now) {
+            let wait = if asleep { PING_INTERVAL } else { RESEND };
+            self.queue.push(self.now + wait, node, What::Identify(key, side));
             return;
         }
-        if self.one_way(key, 1 - side).is_none() {
+        let heard = self.one_way(key, 1 - side).is_some();
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let peer = super::peer_id(conn.ends[usize::from(1 - side)].node);
+        let end = &mut conn.ends[usize::from(side)];
+        if heard {
+            end.asks_since = None;
+        } else if *end.asks_since.get_or_insert(self.now) + SUBSTREAM > self.now {
             self.queue.push(self.now + SECOND, node, What::Identify(key, side));
             return;
+        } else {
+            end.asks_since = None;
+            let (connection, error) = (ConnectionId(end.number), "Timeout error while opening a substream".to_owned());
+            self.queue.push(self.now + IDENTIFY, node, What::Identify(key, side));
+            return self.tell(node, Event::IdentifyFailed { connection, peer, error });
         }
         self.carry(key, INTRODUCTION);
         self.queue.push(self.now + IDENTIFY, node, What::Identify(key, side));
@@ -549,10 +572,16 @@ impl World {
             return self.free_if_done(key);
         }
         end.open = false;
-        let (node, number) = (end.node, end.number);
+        let (node, number, opened) = (end.node, end.number, end.opened);
         let peer = super::peer_id(conn.ends[usize::from(1 - side)].node);
         self.forget_number(node, number);
-        self.tell(node, Event::Disconnected { connection: ConnectionId(number), peer, cause });
+        let ended = Event::Disconnected { connection: ConnectionId(number), peer, cause };
+        if opened == self.now {
+            // After the word that it stands, which is still to come.
+            self.say_now(node, ended);
+        } else {
+            self.tell(node, ended);
+        }
         self.circuits_on(key);
         self.reservations_on(key, node);
         self.free_if_done(key);

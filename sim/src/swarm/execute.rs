@@ -131,9 +131,10 @@ impl World {
             return self.say_now(node, Event::ListenFailed { command, error: ListenError::Unsupported });
         };
         let machine = &mut self.machines[node as usize];
-        let port = if port == 0 { machine.free_port() } else { port };
+        let named = port != 0;
+        let port = if named { port } else { machine.free_port() };
         let ipv6 = ip.is_ipv6();
-        if machine.listens_at(transport, ipv6, port) {
+        if (named && machine.setup.ports_taken) || machine.listens_at(transport, ipv6, port) {
             return self.say_now(node, Event::ListenFailed { command, error: ListenError::PortTaken });
         }
         machine.last_listener += 1;

@@ -95,6 +95,14 @@ impl World {
         }
     }
 
+    /// The store can't follow, or can again.
+    pub fn press_logs(&mut self, node: u32, busy: bool) {
+        let machine = &self.machines[node as usize];
+        if machine.on && machine.keeps_logs {
+            self.say_now(node, Event::SyncPressure { busy });
+        }
+    }
+
     /// The program ends; what it has stored stays.
     pub(super) fn logs_stopped(&mut self, node: u32) {
         let logs = &mut self.machines[node as usize].logs;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kinfolk_core::{
-    Address, Audience, CommandId, ConnectionId, Deadline, Event, HeldId, Identity, Node, PeerId, Started, StoredNat,
-    StoredPeer, Time, Transport, ValidConfig,
+    Address, Audience, CommandId, Config, ConnectionId, Deadline, Event, HeldId, Identity, Node, PeerId, Started,
+    StoredNat, StoredPeer, Time, Transport, ValidConfig,
 };
 use smallvec::SmallVec;
 
@@ -27,6 +27,8 @@ pub struct Setup {
     pub synced: bool,
     /// By how much the machine's clock runs fast, in millionths.
     pub drift: i32,
+    /// Whether another program has the ports that the settings name.
+    pub ports_taken: bool,
     /// Whether it is hostile, and how.
     pub malice: Option<Malice>,
 }
@@ -459,6 +461,17 @@ impl World {
         self.interfaces_changed(node);
     }
 
+    /// A user changes a node's settings while it runs: to half as many connections and one relay, or back.
+    pub fn change_settings(&mut self, node: u32, thrift: bool) {
+        let machine = &self.machines[node as usize];
+        if !machine.on || machine.asleep {
+            return;
+        }
+        let config = &machine.setup.config;
+        let config = if thrift { thrifty(config) } else { config.clone() };
+        self.tell(node, Event::Configured(Box::new(config)));
+    }
+
     /// A machine's interfaces have changed. Asleep, it sees that when it wakes.
     pub fn interfaces_changed(&mut self, node: u32) {
         if self.machines[node as usize].asleep {
@@ -480,6 +493,16 @@ impl std::fmt::Debug for Machine {
             .field("connections", &self.conns.len())
             .finish_non_exhaustive()
     }
+}
+
+fn thrifty(config: &ValidConfig) -> ValidConfig {
+    let mut less = Config::from(config.clone());
+    let lifecycle = &mut less.lifecycle;
+    lifecycle.low_water = (lifecycle.low_water / 2).max(1);
+    lifecycle.high_water = (lifecycle.high_water / 2).max(lifecycle.low_water);
+    less.nat.want_relays = less.nat.want_relays.min(1);
+    // There may be more whom the settings name than it would have room for.
+    less.validate().unwrap_or_else(|_| config.clone())
 }
 
 const fn drifted(elapsed: u64, drift: i32) -> u64 {
@@ -529,7 +552,15 @@ mod tests {
     fn a_clock_that_drifts_is_read_backwards_to_the_nanosecond() {
         let config = Config::desktop().validate().unwrap();
         for drift in [0, 1, 50, -50, 200_000, -200_000] {
-            let setup = Setup { config: config.clone(), slack: 0, clock_offset: 0, synced: true, drift, malice: None };
+            let setup = Setup {
+                config: config.clone(),
+                slack: 0,
+                clock_offset: 0,
+                synced: true,
+                drift,
+                ports_taken: false,
+                malice: None,
+            };
             let mut machine = Machine::new(0, 1, setup);
             machine.started = 12_345;
             for nanos in [0, 1, 2, 999, 1_000_000_007, 86_400 * SECOND + 3] {

@@ -342,11 +342,14 @@ impl World {
             self.queue.push(self.now + MILLI, relay, What::CircuitOver(key));
             return false;
         }
-        let step = (most / STEPS).max(1);
-        if carried / step > before / step {
-            let open = conn.ends.iter().filter(|end| end.open);
-            let told: Vec<(u32, ConnectionId)> = open.map(|end| (end.node, ConnectionId(end.number))).collect();
-            for (node, connection) in told {
+        let tenths = (carried / (most / STEPS).max(1)) as u8;
+        for side in 0..2 {
+            let Some(end) = self.conns.get_mut(key).map(|conn| &mut conn.ends[side]) else { break };
+            // Not before its program has heard that it stands.
+            let hears = end.open && end.opened < self.now && !self.machines[end.node as usize].asleep;
+            if hears && end.tenths_told < tenths {
+                end.tenths_told = tenths;
+                let (node, connection) = (end.node, ConnectionId(end.number));
                 self.tell(node, Event::CircuitUsed { connection, bytes: carried });
             }
         }

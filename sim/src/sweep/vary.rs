@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Faults that may come at random: what, to homes or also to servers, and how long for, in seconds.
-const FAULTS: [(&str, bool, u64); 11] = [
+const FAULTS: [(&str, bool, u64); 13] = [
     ("router-reboot", false, 30),
     ("new-address", false, 1),
     ("uplink-down", true, 90),
@@ -21,6 +21,8 @@ const FAULTS: [(&str, bool, u64); 11] = [
     ("sleep", false, 900),
     ("unplug", true, 45),
     ("unplug", false, 5),
+    ("thrift", true, 300),
+    ("slow-disk", true, 120),
 ];
 /// The same for signal servers.
 const DOORWAY_FAULTS: [(&str, u64); 6] =
@@ -124,7 +126,7 @@ fn vary_home(home: &mut Table, dice: &mut Dice) {
             home.insert("nat".to_owned(), Value::Table(shares));
         }
     }
-    for key in ["gives-ports", "open-ipv6"] {
+    for key in ["gives-ports", "open-ipv6", "ports-taken"] {
         if dice.happens(RARELY) {
             home.insert(key.to_owned(), Value::Boolean(true));
         }
