@@ -26,7 +26,7 @@ use serde_json::json;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well
-  1  a run has findings; compared figures are worse; there was nothing to shrink; the replay differs from the trace; nothing was written, because the redacted trace would; a file could not be blessed
+  1  a run has findings; compared figures are worse; there was nothing to shrink; the replay differs from the trace, or the trace has events that the grammar does not allow; nothing was written, because the redacted trace would; a file could not be blessed
   2  the command line is wrong
   3  the scenario or the results can't be read; the trace could be read only in part (what was read was used), or not at all
   4  what is to be written can't be written";
@@ -209,6 +209,7 @@ fn run_replay(args: &ReplayArgs, out: &mut dyn Write) -> io::Result<Outcome> {
     Ok(match (&report.difference, report.problems.is_empty()) {
         (Some(_), _) => Outcome::Different,
         (None, false) => Outcome::Unreadable,
+        (None, true) if report.ungrammatical > 0 => Outcome::Different,
         (None, true) => Outcome::Well,
     })
 }

@@ -14,9 +14,13 @@ use kinfolk_core::{
 use serde_json::Value;
 
 use crate::{
+    check::{Grammar, Wrong},
     player::{Began, Fault, Mismatch, Player},
     trace::{Entry, Item, Problem, ReadError, Reader},
 };
+
+/// Events outside the grammar that are told one by one.
+const MAX_UNGRAMMATICAL: usize = 8;
 
 /// How to replay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,11 +56,26 @@ pub struct Report {
     pub took: Duration,
     /// The core versions that recorded.
     pub recorded_by: BTreeSet<String>,
+    /// Events that no sentence of the event grammar allows: faults of whoever recorded them.
+    pub ungrammatical: u64,
+    /// The first of them.
+    pub first_ungrammatical: Vec<Ungrammatical>,
     /// The first difference; the replay ends there.
     pub difference: Option<Difference>,
     /// What could not be read: checkpoints that are of no use, and what ended the reading. Everything that stands
     /// before was replayed.
     pub problems: Vec<ReadError>,
+}
+
+/// An event that nothing before it allows ([`Grammar`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ungrammatical {
+    /// The line of the frame.
+    pub line: u64,
+    /// Node time.
+    pub t: Time,
+    /// What is wrong with it.
+    pub what: Wrong,
 }
 
 /// Where the core did not do again what the trace says.
@@ -120,10 +139,13 @@ pub fn replay(reader: &mut Reader, options: Options) -> Report {
             node_time: Duration::ZERO,
             took: Duration::ZERO,
             recorded_by: BTreeSet::new(),
+            ungrammatical: 0,
+            first_ungrammatical: vec![],
             difference: None,
             problems: vec![],
         },
         player: Player::default(),
+        grammar: Grammar::in_the_middle(),
         segment: 0,
         last: Time::ZERO,
         before: VecDeque::new(),
@@ -149,6 +171,7 @@ pub fn replay(reader: &mut Reader, options: Options) -> Report {
 struct Run {
     report: Report,
     player: Player,
+    grammar: Grammar,
     segment: u64,
     last: Time,
     before: VecDeque<(u64, Frame)>,
@@ -175,6 +198,8 @@ impl Run {
         self.segment = header.segment;
         if !continues {
             self.last = header.t;
+            // A start says so itself.
+            self.grammar = Grammar::in_the_middle();
         }
         match self.player.begin(header) {
             Began::Fresh | Began::Restored | Began::Continued(None) => {}
@@ -200,8 +225,15 @@ impl Run {
         self.report.node_time += frame.t.since(self.last);
         self.last = self.last.max(frame.t);
         let t = frame.t;
+        if let Err(what) = self.grammar.event(&frame.r#in) {
+            self.report.ungrammatical += 1;
+            if self.report.first_ungrammatical.len() < MAX_UNGRAMMATICAL {
+                self.report.first_ungrammatical.push(Ungrammatical { line, t, what });
+            }
+        }
         let what = match self.player.feed(&frame) {
             Ok(got) if got == frame.out => {
+                frame.out.iter().for_each(|command| self.grammar.command(command));
                 self.report.commands += frame.out.len() as u64;
                 self.remember(line, *frame);
                 return true;

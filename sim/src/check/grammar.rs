@@ -1,7 +1,8 @@
 //! The event grammar: which events may answer which command, and what may happen to a connection.
 //!
-//! Taken from traces of real runs (`tests/traces/`, which a test holds against it) and from what the commands promise.
-//! The simulated swarm is held against it, too: what the model emits is what the shell can emit.
+//! Taken from traces of real runs and from what the commands promise. `kinfolk-sim replay` holds every trace against it,
+//! so the shell's whole-system tests do, whose traces are replayed; and a test holds the simulated swarm against it: what
+//! the model emits is what the shell can emit.
 //!
 //! | command | is answered by |
 //! |---|---|
@@ -26,16 +27,28 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use kinfolk_core::{Action, Command, CommandId, ConnectionId, Event, HeldId, OfferId, Origin};
+use kinfolk_core::{Action, Command, CommandId, ConnectionId, Event, HeldId, Origin};
 
 /// What has been said so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Grammar {
+    /// What is not answered yet.
     open: BTreeMap<CommandId, Expected>,
-    connections: BTreeMap<ConnectionId, Connection>,
-    last_connection: u64,
+    commands: Numbers,
+    /// The open ones, and whether each is relayed.
+    connections: BTreeMap<ConnectionId, bool>,
+    connected: Numbers,
+    /// Whether each is released.
     held: BTreeMap<HeldId, bool>,
-    offers: BTreeMap<OfferId, ()>,
+    holds: Numbers,
+}
+
+/// Numbers that only rise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Numbers {
+    /// The first one; `None`: some were given before the first frame, and none since.
+    since: Option<u64>,
+    last: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,21 +68,52 @@ enum Expected {
     Punched,
     Exchange,
     Fetch,
-    /// Nothing more may come.
-    Done,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Connection {
-    relayed: bool,
-    open: bool,
 }
 
 /// Something that no sentence of the grammar allows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wrong(pub String);
 
+impl Numbers {
+    const FROM_THE_START: Self = Self { since: Some(0), last: 0 };
+    const IN_THE_MIDDLE: Self = Self { since: None, last: 0 };
+
+    /// `false`: it is not higher than all before.
+    fn give(&mut self, number: u64) -> bool {
+        let rises = number > self.last;
+        self.since.get_or_insert(number);
+        self.last = self.last.max(number);
+        rises
+    }
+
+    /// Whether it may have been given before the first frame.
+    fn is_from_before(&self, number: u64) -> bool {
+        self.since.is_none_or(|since| number < since)
+    }
+}
+
 impl Grammar {
+    /// Of a node that starts.
+    pub fn from_the_start() -> Self {
+        Self::new(Numbers::FROM_THE_START)
+    }
+
+    /// Of a node that has run already: what it began before is not known.
+    pub fn in_the_middle() -> Self {
+        Self::new(Numbers::IN_THE_MIDDLE)
+    }
+
+    fn new(numbers: Numbers) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            commands: numbers,
+            connections: BTreeMap::new(),
+            connected: numbers,
+            held: BTreeMap::new(),
+            holds: numbers,
+        }
+    }
+
     /// An event comes.
     ///
     /// # Errors
@@ -77,28 +121,28 @@ impl Grammar {
     pub fn event(&mut self, event: &Event) -> Result<(), Wrong> {
         match event {
             Event::Connected { connection, address, origin, .. } => {
-                if connection.0 <= self.last_connection {
-                    return wrong(format!("connection {connection} after {}", self.last_connection));
+                let before = self.connected.last;
+                if !self.connected.give(connection.0) {
+                    return wrong(format!("connection {connection} after {before}"));
                 }
-                self.last_connection = connection.0;
-                self.connections.insert(*connection, Connection { relayed: address.is_relayed(), open: true });
+                self.connections.insert(*connection, address.is_relayed());
                 self.began(*origin)
             }
             Event::Disconnected { connection, .. } => {
-                self.on(*connection, "Disconnected")?.open = false;
+                self.on(*connection, "Disconnected")?;
+                self.connections.remove(connection);
                 Ok(())
             }
             Event::CircuitLimited { connection, .. } | Event::CircuitUsed { connection, .. } => {
-                let relayed = self.on(*connection, "a circuit's limit")?.relayed;
-                if relayed { Ok(()) } else { wrong(format!("{connection} has a circuit's limit, and is direct")) }
+                match self.on(*connection, "a circuit's limit")? {
+                    Some(false) => wrong(format!("{connection} has a circuit's limit, and is direct")),
+                    Some(true) | None => Ok(()),
+                }
             }
             Event::Identified { connection, .. } => self.on(*connection, "Identified").map(|_| ()),
             Event::IdentifyFailed { connection, .. } => self.on(*connection, "IdentifyFailed").map(|_| ()),
             Event::Pinged { connection, .. } => self.on(*connection, "Pinged").map(|_| ()),
-            Event::PunchOffered { connection, offer, .. } => {
-                self.offers.insert(*offer, ());
-                self.on(*connection, "PunchOffered").map(|_| ())
-            }
+            Event::PunchOffered { connection, .. } => self.on(*connection, "PunchOffered").map(|_| ()),
             Event::DialFailed { dial, .. } => self.end(*dial, &[Expected::Dial], "DialFailed"),
             Event::QueryFound { query, .. } => self.amid(*query, &[Expected::Query], "QueryFound"),
             Event::QueryEnded { query, .. } => self.end(*query, &[Expected::Query], "QueryEnded"),
@@ -118,7 +162,9 @@ impl Grammar {
             }
             Event::PunchAnswered { punch, .. } => {
                 self.amid(*punch, &[Expected::Punch { answered: false }], "PunchAnswered")?;
-                self.open.insert(*punch, Expected::Punch { answered: true });
+                if let Some(open) = self.open.get_mut(punch) {
+                    *open = Expected::Punch { answered: true };
+                }
                 Ok(())
             }
             Event::PunchFailed { punch, .. } => self.end(*punch, &PUNCHES, "PunchFailed"),
@@ -129,21 +175,25 @@ impl Grammar {
             Event::SyncTold { sync: Some(sync), last: true, .. } => self.end(*sync, &[Expected::Exchange], "SyncTold"),
             Event::SyncFetched { fetch, .. } => self.end(*fetch, &[Expected::Fetch], "SyncFetched"),
             Event::SyncFailed { sync, .. } => self.end(*sync, &[Expected::Exchange, Expected::Fetch], "SyncFailed"),
-            Event::DialHeld { held, .. } => match self.held.insert(*held, false) {
-                None => Ok(()),
-                Some(_) => wrong(format!("{held} is held twice")),
-            },
+            Event::DialHeld { held, .. } => {
+                let before = self.holds.last;
+                self.held.insert(*held, false);
+                if self.holds.give(held.0) { Ok(()) } else { wrong(format!("{held} is held after {before}")) }
+            }
             // Also of one that was never released: the oldest makes room.
             Event::HeldFailed { held, .. } => match self.held.remove(held) {
-                Some(_) => Ok(()),
-                None => wrong(format!("{held} failed, and is not held")),
+                None if !self.holds.is_from_before(held.0) => wrong(format!("{held} failed, and is not held")),
+                Some(_) | None => Ok(()),
             },
+            Event::Refused { command, .. } if command.0 > self.commands.last && self.commands.since.is_some() => {
+                wrong(format!("{command} is refused, and was never given"))
+            }
             Event::Refused { command, .. } => {
-                self.open.insert(*command, Expected::Done);
+                self.open.remove(command);
                 Ok(())
             }
             Event::Started(_) => {
-                *self = Self::default();
+                *self = Self::from_the_start();
                 Ok(())
             }
             Event::Wake
@@ -173,6 +223,7 @@ impl Grammar {
 
     /// A command is given.
     pub fn command(&mut self, command: &Command) {
+        self.commands.give(command.id.0);
         if let Action::Release { held, .. } = &command.action {
             if let Some(released) = self.held.get_mut(held) {
                 *released = true;
@@ -217,21 +268,28 @@ impl Grammar {
             Origin::Dial(dial) => self.end(dial, &[Expected::Dial], "Connected"),
             Origin::Punch(punch) => {
                 self.amid(punch, &[&PUNCHES[..], &[Expected::Punched]].concat(), "Connected")?;
-                self.open.insert(punch, Expected::Punched);
+                if let Some(open) = self.open.get_mut(&punch) {
+                    *open = Expected::Punched;
+                }
                 Ok(())
             }
             Origin::Held(held) => match self.held.remove(&held) {
                 Some(true) => Ok(()),
                 Some(false) => wrong(format!("{held} has led to a connection, and was not released")),
+                None if self.holds.is_from_before(held.0) => Ok(()),
                 None => wrong(format!("{held} has led to a connection, and is not held")),
             },
         }
     }
 
-    fn on(&mut self, connection: ConnectionId, what: &str) -> Result<&mut Connection, Wrong> {
-        match self.connections.get_mut(&connection) {
-            Some(known) if known.open => Ok(known),
-            Some(_) => wrong(format!("{what} on {connection}, which has ended")),
+    /// Whether it is relayed, if that is known.
+    fn on(&self, connection: ConnectionId, what: &str) -> Result<Option<bool>, Wrong> {
+        match self.connections.get(&connection) {
+            Some(relayed) => Ok(Some(*relayed)),
+            None if self.connected.is_from_before(connection.0) => Ok(None),
+            None if connection.0 <= self.connected.last => {
+                wrong(format!("{what} on {connection}, which has ended or never began"))
+            }
             None => wrong(format!("{what} on {connection}, which never began")),
         }
     }
@@ -239,16 +297,18 @@ impl Grammar {
     fn amid(&self, command: CommandId, expected: &[Expected], what: &str) -> Result<(), Wrong> {
         match self.open.get(&command) {
             Some(open) if expected.contains(open) => Ok(()),
-            Some(Expected::Done) => wrong(format!("{what} for {command}, which was answered")),
             Some(open) => wrong(format!("{what} for {command}, which is a {open:?}")),
-            // A trace may begin in the middle.
-            None => Ok(()),
+            None if self.commands.is_from_before(command.0) => Ok(()),
+            None if command.0 <= self.commands.last => {
+                wrong(format!("{what} for {command}, which was answered, or asks for nothing of the kind"))
+            }
+            None => wrong(format!("{what} for {command}, which was never given")),
         }
     }
 
     fn end(&mut self, command: CommandId, expected: &[Expected], what: &str) -> Result<(), Wrong> {
         self.amid(command, expected, what)?;
-        self.open.insert(command, Expected::Done);
+        self.open.remove(&command);
         Ok(())
     }
 }

@@ -9,16 +9,16 @@ use kinfolk_core::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Difference, Report, What};
+use super::{Difference, Report, Ungrammatical, What};
 use crate::words;
 
 /// Values of a state are shown up to this many characters.
 const SHOWN: usize = 300;
 
 impl Report {
-    /// Whether everything was read and came out the same.
+    /// Whether everything was read, was what a node may be told, and came out the same.
     pub fn is_good(&self) -> bool {
-        self.difference.is_none() && self.problems.is_empty()
+        self.difference.is_none() && self.ungrammatical == 0 && self.problems.is_empty()
     }
 
     /// Whether another version of the core recorded, so that differences are to be expected.
@@ -47,6 +47,10 @@ impl Report {
             "speed": self.speed(),
             "recorded_by": self.recorded_by,
             "core": CORE_VERSION,
+            "ungrammatical": self.ungrammatical,
+            "first_ungrammatical": self.first_ungrammatical.iter().map(|Ungrammatical { line, t, what }| {
+                json!({"line": line, "t": t, "what": what.0})
+            }).collect::<Vec<_>>(),
             "difference": self.difference.as_ref().map(Difference::to_json),
             "problems": self.problems.iter().map(|problem| json!(problem.to_json())).collect::<Vec<_>>(),
         })
@@ -106,6 +110,13 @@ impl fmt::Display for Report {
                 "  recorded by core {}, replayed by core {CORE_VERSION}: differences are to be expected",
                 versions.join(" and ")
             )?;
+        }
+        if self.ungrammatical > 0 {
+            let events = words::count(self.ungrammatical, "event", "events");
+            writeln!(f, "  {events} that the event grammar does not allow, a fault of who recorded them:")?;
+            for Ungrammatical { line, t, what } in &self.first_ungrammatical {
+                writeln!(f, "{line:>7}  {:>12}  {what}", t.to_string())?;
+            }
         }
         match &self.difference {
             Some(difference) => write!(f, "\n{difference}"),
