@@ -175,7 +175,7 @@ fn write_checked(from: &Path, to: &Path, names: &Names, before: &Report) -> Resu
     let written = write(from, to, names)?.close()?;
     let mut check = replay(&mut Reader::open(written.path())?, Options::default());
     check.file = to.display().to_string();
-    if !check.is_good() || (check.inputs, check.commands) != (before.inputs, before.commands) {
+    if !check.is_equal() || (check.inputs, check.commands) != (before.inputs, before.commands) {
         return Err(RedactError::Differs(Box::new(check)));
     }
     written.keep()?;

@@ -16,9 +16,14 @@ use crate::words;
 const SHOWN: usize = 300;
 
 impl Report {
-    /// Whether everything was read, was what a node may be told, and came out the same.
+    /// Whether everything was read and came out the same.
+    pub fn is_equal(&self) -> bool {
+        self.difference.is_none() && self.problems.is_empty()
+    }
+
+    /// Whether it was also what a node may be told.
     pub fn is_good(&self) -> bool {
-        self.difference.is_none() && self.ungrammatical == 0 && self.problems.is_empty()
+        self.is_equal() && self.ungrammatical == 0
     }
 
     /// Whether another version of the core recorded, so that differences are to be expected.
