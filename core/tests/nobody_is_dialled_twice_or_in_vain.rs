@@ -245,6 +245,44 @@ fn in_a_crowd_nobody_is_looked_for_who_would_not_be_dialled() {
     assert!(asked >= 12, "asked {asked} times");
 }
 
+/// How often members are asked for in an hour in which each answer names one more who is not there.
+fn asked_for_members(one_is_here: bool) -> usize {
+    let mut rig = among(2);
+    let (mut asked, mut named) = (0, 2);
+    for _ in 0..3_600 {
+        for (dial, to, at) in rig.dials() {
+            let here = to.filter(|to| one_is_here && number(to) == 100);
+            if let Some(to) = here {
+                let connection = rig.connected(number(&to), Direction::Outbound, at[0].clone(), Origin::Dial(dial));
+                rig.identified(connection, number(&to));
+            } else {
+                let failures = at.into_iter().map(|at| (at, DialError::TimedOut)).collect();
+                rig.tell(Event::DialFailed { dial, failures, error: DialError::TimedOut });
+            }
+        }
+        let members = |action: &Action| matches!(action, Action::Query(Query::Members));
+        let open: Vec<CommandId> =
+            rig.commands.iter().filter(|command| members(&command.action)).map(|command| command.id).collect();
+        rig.take();
+        for query in open {
+            (asked, named) = (asked + 1, named + 1);
+            let peers = (100..100 + named).map(|n| (peer(n), vec![global(n)])).collect();
+            rig.tell(Event::QueryFound { query, peers, cut: 0, record: None });
+            rig.tell(Event::QueryEnded { query, successes: 1, failures: 0 });
+        }
+        rig.live(secs(1));
+    }
+    asked
+}
+
+#[test]
+fn who_has_one_of_the_others_asks_less_and_less_often_for_more() {
+    let asked = asked_for_members(true);
+    assert!((12..=24).contains(&asked), "asked {asked} times with a member here");
+    let asked = asked_for_members(false);
+    assert!(asked >= 60, "asked {asked} times with nobody here");
+}
+
 #[test]
 fn of_many_who_wait_for_room_few_are_looked_at() {
     let mut rig = among(900);

@@ -138,8 +138,8 @@ impl Queries {
 
     /// A peer that mattered is gone: who else is there, and where is it now?
     pub(super) fn down(&mut self, cx: &Cx<'_>, lifecycle: &PeerLifecycle, peer: &PeerId) {
-        let room = lifecycle.has_room_for_members(&cx.config.lifecycle);
-        if lifecycle.peers.by_id(peer).is_some_and(|peer| (peer.member && room) || peer.pinned) {
+        let last = !lifecycle.has_members();
+        if lifecycle.peers.by_id(peer).is_some_and(|peer| (peer.member && last) || peer.pinned) {
             self.members.misses = 0;
             self.members.at = self.members.at.min(cx.now + cx.config.planner.members);
         }
@@ -235,9 +235,10 @@ impl Queries {
                 self.random_left = if news == 0 { 0 } else { self.random_left.saturating_sub(1) };
             }
             Kind::Members => {
-                let missing = lifecycle.missing_pinned() > 0 || lifecycle.misses_members(&cx.config.lifecycle);
-                self.members.misses = if news > 0 && missing { 0 } else { self.members.misses + 1 };
-                let longest = if missing || successes == 0 { config.members } else { config.refresh };
+                // Who has some of them can wait for more, longer and longer: each time costs as much as a look-up.
+                let lacking = lifecycle.missing_pinned() > 0 || !lifecycle.has_members();
+                self.members.misses = if news > 0 && lacking { 0 } else { self.members.misses + 1 };
+                let longest = if lacking || successes == 0 { config.members } else { config.refresh };
                 self.members.again(now, MEMBERS_WAIT, longest, seed, Purpose::Members, query.0);
                 for peer in lifecycle.pinned_peers() {
                     if lifecycle.needs_record(cx, &peer) {

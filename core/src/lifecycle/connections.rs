@@ -16,7 +16,7 @@ use crate::{
     view::Capabilities,
     vocabulary::{
         Action, Address, Answer, AskError, Asker, CircuitLimit, CloseCause, ConnectionId, DialError, Direction,
-        Identity, LifecycleConfig, Notice, Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time,
+        Identity, Notice, Origin, Path, PeerId, PingError, Protocols, Reason, Scope, Source, Time,
     },
 };
 
@@ -468,9 +468,9 @@ impl PeerLifecycle {
         self.missing(&self.members)
     }
 
-    /// Whether none is known at all, or one is not here that would be dialled.
-    pub(crate) fn misses_members(&self, config: &LifecycleConfig) -> bool {
-        self.members.is_empty() || (self.has_room_for_members(config) && self.missing_members() > 0)
+    /// Whether one of them is here.
+    pub(crate) fn has_members(&self) -> bool {
+        self.members.intersection(&self.connected).next().is_some()
     }
 
     /// Whether any connection stays on this machine.

@@ -263,7 +263,7 @@ pub struct BootstrapConfig {
     pub small_table: u32,
     /// Random look-ups of a first population at most; default 8.
     pub first_lookups: u32,
-    /// How often members are asked for while pinned ones, or any, are missing; default 30 s. Otherwise at `refresh`.
+    /// How often members are asked for while a pinned one is missing, or none is here; default 30 s. Otherwise at `refresh`.
     pub members: Duration,
     /// How often our record and membership are published; default 30 min, a quarter of their lifetime.
     pub publish: Duration,
